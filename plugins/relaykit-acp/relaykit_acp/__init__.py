@@ -1,0 +1,1 @@
+"""Launches and stops agents that speak ACP, for relaykit."""

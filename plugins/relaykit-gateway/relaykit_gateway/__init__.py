@@ -1,0 +1,1 @@
+"""HTTP and WebSocket for relaykit: /ws, /api, /healthz, and a terminal client."""

@@ -1,0 +1,1 @@
+"""A git worktree for each role, for relaykit; removal that loses no work."""

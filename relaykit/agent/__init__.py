@@ -1,0 +1,16 @@
+"""Agents and the places where they work: contracts, and the workspaces that need no git."""
+
+from relaykit.agent.agent import Agent
+from relaykit.agent.launcher import AgentLauncher, AgentSpec, LauncherFactory, Record
+from relaykit.agent.workspace import DirectoryWorkspace, InPlaceWorkspace, Workspace
+
+__all__ = [
+    "Agent",
+    "AgentLauncher",
+    "AgentSpec",
+    "DirectoryWorkspace",
+    "InPlaceWorkspace",
+    "LauncherFactory",
+    "Record",
+    "Workspace",
+]

@@ -1,0 +1,45 @@
+"""Agent: a running agent, as a session sees it. The contract alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from relaykit.conversation.frame import Frame
+
+
+class Agent(Protocol):
+    """One agent that takes prompts, in its own process or elsewhere."""
+
+    async def send(self, frame: Frame, /) -> None:
+        """Give the agent a PROMPT, CANCEL, CALL or DECISION.
+
+        May wait while the agent does not read. Calls may be concurrent; each frame goes out whole, also
+        when the caller is cancelled.
+
+        :raises AgentGone: its process has ended, or it has been closed.
+        """
+        ...
+
+    async def receive(self) -> Sequence[Frame]:
+        """Return what the agent said since the last call: at least one frame, in order. A single reader.
+
+        :raises EndOfStream: (anyio's) the agent is gone and everything that it said was returned.
+        :raises AgentError: it broke the protocol in a way that cannot be continued from.
+        """
+        ...
+
+    def decline(self, request: Frame, /, *, cancelled: bool) -> Frame:
+        """Return the DECISION that says no to this REQUEST, in the agent's own terms.
+
+        :param cancelled: the turn was cancelled; else somebody, or a policy, refuses.
+        """
+        ...
+
+    def farewell(self) -> str:
+        """Return for people how the agent ended: exit code or signal, and its last words on stderr."""
+        ...
+
+    async def aclose(self) -> None:
+        """Stop the agent and everything that it started. Idempotent; concurrent calls wait for the first."""
+        ...

@@ -1,0 +1,59 @@
+"""AgentLauncher: starts agents of one kind. The contract alone."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Protocol
+
+from relaykit.agent.agent import Agent
+from relaykit.session.model import Json, Session
+
+Record = Callable[[Json], Awaitable[None]]
+"""Saves ``session.resources[plugin]``. Awaited before what it identifies is acquired."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSpec:
+    """A configured agent.
+
+    :param command: program and arguments; never a shell line, never from a client.
+    :param env: environment variables on top of the launcher's short safe list. Values are secrets.
+    :param login: the command with which a person logs this agent in, where it is known.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    launcher: str = "acp"
+    login: str | None = None
+
+
+class AgentLauncher(Protocol):
+    """Starts agents. If a call fails or is cancelled, nothing of it is left running."""
+
+    async def profile(self, spec: AgentSpec, /) -> Json:
+        """Return what the agent says of itself before any session (ACP: its answer to ``initialize``).
+
+        Cached by command; concurrent calls start the agent once.
+
+        :raises SpawnError: as `launch`.
+        """
+        ...
+
+    async def launch(self, spec: AgentSpec, session: Session, cwd: Path, record: Record, /) -> Agent:
+        """Start the agent in `cwd` and bring it to where it takes a prompt.
+
+        `record` is awaited with a marker before the process is started, and with its pid, process group and
+        start time as soon as they are known.
+
+        :raises SpawnError: in one of its kinds: each says what to do.
+        """
+        ...
+
+
+LauncherFactory = Callable[[], AbstractAsyncContextManager[AgentLauncher]]
+"""Opens a launcher for as long as a relay lives; leaving it stops every agent that is left."""

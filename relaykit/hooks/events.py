@@ -1,0 +1,163 @@
+"""What hooks receive: one frozen dataclass each, so that a new field breaks nobody.
+
+`Transition`, `CleanerResult` and `Session` come from `relaykit.session`; the rest is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from relaykit.conversation.frame import Frame
+from relaykit.conversation.journal import Entry
+from relaykit.session.cleaner import CleanerResult
+from relaykit.session.model import Session
+from relaykit.session.state_machine import Transition
+
+__all__ = [
+    "CleanupFailed",
+    "ClientAttached",
+    "ClientDetached",
+    "EntriesRecorded",
+    "ModeRequest",
+    "PermissionRequest",
+    "PromptRequest",
+    "QuestionAnswered",
+    "QuestionAsked",
+    "SessionRequest",
+    "Transition",
+    "TurnEnded",
+    "TurnStarted",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CleanupFailed:
+    """A cleaner raised or overran; the session becomes CLEANED all the same."""
+
+    session: Session
+    result: CleanerResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientAttached:
+    """A client began to follow a session.
+
+    :param client_id: this connection's id; it changes with every connection.
+    :param protocol: ``ws`` or ``acp``.
+    :param after: the seq behind which it asked to begin.
+    """
+
+    session_id: str
+    client_id: str
+    protocol: str
+    owner: str
+    after: int
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientDetached:
+    """A client stopped following a session; the session lives on."""
+
+    session_id: str
+    client_id: str
+    protocol: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnStarted:
+    """A prompt went to the agent."""
+
+    session: Session
+    turn: str
+    client_id: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnEnded:
+    """The agent's turn is over.
+
+    :param outcome: ``done``, ``failed`` (the agent answered with an error) or ``interrupted`` (it went away).
+    :param seconds: since the turn started.
+    """
+
+    session: Session
+    turn: str
+    outcome: str
+    seconds: float
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuestionAsked:
+    """The agent asks something that somebody must answer."""
+
+    session: Session
+    request: Frame
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuestionAnswered:
+    """A question was answered.
+
+    :param by: who or what: a client's id, a plugin's name, or ``relay`` when the turn was cancelled.
+    :param outcome: ``answered``, ``refused`` or ``cancelled``.
+    """
+
+    session: Session
+    request: Frame
+    decision: Frame
+    by: str
+    outcome: str
+    seconds: float
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntriesRecorded:
+    """What was said, in batches, through a cursor of its own: never in the way of the conversation."""
+
+    session: Session
+    epoch: str
+    entries: Sequence[Entry]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRequest:
+    """Somebody wants a new session. Asked before anything is made."""
+
+    agent_id: str
+    agent: str
+    project: str
+    owner: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptRequest:
+    """Somebody wants to say something to the agent. `body` is the raw JSON of the prompt's params."""
+
+    session: Session
+    client_id: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PermissionRequest:
+    """The agent asks for permission. A refusal declines it before any person sees it."""
+
+    session: Session
+    request: Frame
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModeRequest:
+    """Somebody wants to change the agent's mode or one of its options. `call` holds the method and raw params."""
+
+    session: Session
+    client_id: str
+    call: Frame

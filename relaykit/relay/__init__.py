@@ -1,0 +1,1 @@
+"""Everything together: a relay that runs sessions."""
