@@ -26,11 +26,11 @@ class SessionHooks(Protocol):
         ...
 
     async def transitioned(self, transition: Transition, /) -> None:
-        """A transition was committed."""
+        """Hear that a transition was committed."""
         ...
 
     async def cleanup_failed(self, session: Session, result: CleanerResult, /) -> None:
-        """A cleaner raised or overran its deadline; the session becomes CLEANED all the same."""
+        """Hear that a cleaner raised or overran its deadline; the session becomes CLEANED all the same."""
         ...
 
 

@@ -9,14 +9,12 @@ order, so that a hook may call the Manager for its own session.
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Awaitable, Callable, MutableSequence, Sequence
-from contextvars import ContextVar
+from collections.abc import MutableSequence, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType, TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Self
 
 import anyio
 from anyio.abc import TaskGroup
@@ -26,7 +24,6 @@ from relaykit.errors import (
     DuplicateRole,
     DuplicateSession,
     ManagerClosed,
-    ReentrantCall,
     SessionError,
     SessionNotFound,
     StaleVersion,
@@ -35,7 +32,7 @@ from relaykit.errors import (
 from relaykit.ids import IdGenerator
 from relaykit.meter import NO_METER, SESSION_TRANSITIONS, Meter
 from relaykit.session.cleaner import Cleaner, CleanerResult, CleanupReport, Outcome, Phase
-from relaykit.session.hooks import SessionHooks, inside_hook
+from relaykit.session.hooks import SessionHooks
 from relaykit.session.model import (
     Activity,
     Cause,
@@ -49,13 +46,9 @@ from relaykit.session.model import (
 )
 from relaykit.session.state_machine import Event, Transition, next_state
 from relaykit.session.store import Store
-
-T = TypeVar("T")
+from relaykit.session.worker import Worker
 
 logger = logging.getLogger(__name__)
-
-_working_for: ContextVar[str | None] = ContextVar("relaykit_working_for", default=None)
-"""The session whose worker runs this code: a change of that same session would wait for itself."""
 
 
 class Manager:
@@ -105,12 +98,12 @@ class Manager:
         self._meter = meter
         self._node = node
         self._cleaner_timeout = cleaner_timeout
-        self._live: dict[str, _Worker] = {}
+        self._live: dict[str, Worker] = {}
         self._touched: dict[str, Activity] = {}
         self._tasks: TaskGroup | None = None
         self._closing = False
 
-    async def __aenter__(self) -> Manager:
+    async def __aenter__(self) -> Self:
         if self._tasks is not None or self._closing:
             raise ManagerClosed
         self._tasks = anyio.create_task_group()
@@ -173,10 +166,9 @@ class Manager:
         )
         if session.id in self._live:
             raise DuplicateSession(session.id)
-        worker = _Worker(session, Handle(connection, anyio.CancelScope()))
-        self._live[session.id] = worker
-        tasks.start_soon(self._work, worker)
-        return await self._change(worker, partial(self._create, worker, actor))
+        handle = Handle(connection, anyio.CancelScope())
+        worker = self._start(Worker(session, handle, tasks, committed=False), tasks)
+        return await worker.submit(partial(self._create, worker, actor)).outcome()
 
     async def begin_spawn(self, session_id: str, *, actor: str = "relay") -> Session:
         """Move CREATED → SPAWNING. Spawning the agent is the caller's own affair.
@@ -186,7 +178,7 @@ class Manager:
         :raises ManagerClosed: the Manager is closing.
         """
         worker = await self._require(session_id)
-        return await self._change(worker, partial(self._commit, worker, Event.SPAWN, actor))
+        return await worker.submit(partial(self._commit, worker, Event.SPAWN, actor)).outcome()
 
     async def attach_agent(
         self, session_id: str, worktree_dir: str, agent: Closable, *, actor: str = "relay"
@@ -202,11 +194,11 @@ class Manager:
         """
         try:
             worker = await self._require(session_id)
-            job = self._submit(worker, partial(self._attach, worker, worktree_dir, agent, actor))
+            job = worker.submit(partial(self._attach, worker, worktree_dir, agent, actor))
         except BaseException:
             await _close_shielded(agent)
             raise
-        return await self._outcome(job)
+        return await job.outcome()
 
     async def record(self, session_id: str, plugin: str, facts: Json) -> Session:
         """Save ``session.resources[plugin] = facts``: what identifies a resource, before it is acquired.
@@ -216,7 +208,7 @@ class Manager:
         """
         facts = MappingProxyType(deepcopy(dict(facts)))
         worker = await self._require(session_id, closing=True)
-        return await self._change(worker, partial(self._record, worker, plugin, facts))
+        return await worker.submit(partial(self._record, worker, plugin, facts)).outcome()
 
     async def mark_terminating(
         self, session_id: str, reason: str, *, cause: Cause = Cause.REQUESTED, actor: str = "relay"
@@ -229,7 +221,7 @@ class Manager:
         """
         worker = await self._find(session_id)
         if worker is not None:
-            await self._change(worker, partial(self._terminate, worker, reason, cause, actor))
+            await worker.submit(partial(self._terminate, worker, reason, cause, actor)).outcome()
 
     async def complete_cleanup(self, session_id: str, *, actor: str = "relay") -> CleanupReport:
         """Run the cleaners, move TERMINATING → CLEANED, and remove the session from the store.
@@ -242,7 +234,7 @@ class Manager:
         worker = await self._find(session_id)
         if worker is None:
             return CleanupReport()
-        return await self._change(worker, partial(self._clean, worker, actor))
+        return await worker.submit(partial(self._clean, worker, actor)).outcome()
 
     async def record_heartbeat(self, session_id: str) -> None:
         """Note that the session was heard of now. In memory: `flush_activity` writes it.
@@ -284,7 +276,9 @@ class Manager:
             return worker.session
         return await self._store.get(session_id)
 
-    async def get_by_role(self, agent_id: str, *, owner: str = "local", project: str = "default") -> Session | None:
+    async def get_by_role(
+        self, agent_id: str, *, owner: str = "local", project: str = "default"
+    ) -> Session | None:
         """Return the session that plays this role, or None."""
         session = await self._store.get_by_role(agent_id, owner=owner, project=project)
         return None if session is None else self._with_live_activity(session)
@@ -311,13 +305,15 @@ class Manager:
 
     # ------------------------------------------------------------ inside the worker
 
-    async def _create(self, worker: _Worker, actor: str) -> Session:
+    async def _create(self, worker: Worker, actor: str) -> Session:
         session = worker.session
         try:
             await self._store.create(session)
         except Exception as error:
             worker.ended = True
-            self._count("CREATE", "illegal" if isinstance(error, (DuplicateRole, DuplicateSession)) else "failed")
+            self._count(
+                "CREATE", "illegal" if isinstance(error, (DuplicateRole, DuplicateSession)) else "failed"
+            )
             raise
         worker.committed = True
         self._announce(
@@ -325,7 +321,7 @@ class Manager:
         )
         return session
 
-    async def _attach(self, worker: _Worker, worktree_dir: str, agent: Closable, actor: str) -> Session:
+    async def _attach(self, worker: Worker, worktree_dir: str, agent: Closable, actor: str) -> Session:
         try:
             if worker.handle is None:
                 raise SessionError(
@@ -338,14 +334,14 @@ class Manager:
         worker.handle.agent = agent
         return session
 
-    async def _record(self, worker: _Worker, plugin: str, facts: Json) -> Session:
+    async def _record(self, worker: Worker, plugin: str, facts: Json) -> Session:
         before = worker.session
         if before.state is SessionState.CLEANED:
             raise SessionNotFound(before.id)
         resources = MappingProxyType({**before.resources, plugin: facts})
         return await self._save(worker, replace(before, version=before.version + 1, resources=resources))
 
-    async def _terminate(self, worker: _Worker, reason: str, cause: Cause, actor: str) -> Session:
+    async def _terminate(self, worker: Worker, reason: str, cause: Cause, actor: str) -> Session:
         if worker.session.state is SessionState.TERMINATING or worker.ended:
             return worker.session  # the table's idempotent pair: no save, no news
         session = await self._commit(worker, Event.TERMINATE, actor, reason=reason, cause=cause)
@@ -353,7 +349,7 @@ class Manager:
             worker.handle.scope.cancel()
         return session
 
-    async def _clean(self, worker: _Worker, actor: str) -> CleanupReport:
+    async def _clean(self, worker: Worker, actor: str) -> CleanupReport:
         if not worker.ended:
             if worker.session.state is not SessionState.CLEANED:  # else only the delete is missing
                 if worker.report is None:
@@ -365,7 +361,7 @@ class Manager:
             worker.ended = True
         return worker.report or CleanupReport(worker.session)
 
-    async def _run_cleaners(self, worker: _Worker) -> tuple[CleanerResult, ...]:
+    async def _run_cleaners(self, worker: Worker) -> tuple[CleanerResult, ...]:
         results: list[CleanerResult] = []
         agent_failed = False
         for cleaner in self._cleaners:
@@ -378,25 +374,31 @@ class Manager:
             if result.outcome is Outcome.FAILED:
                 agent_failed = agent_failed or cleaner.phase is Phase.AGENT
                 if self._hooks.listening:
-                    self._tell(worker, partial(self._hooks.cleanup_failed, worker.session, result))
+                    worker.tell(partial(self._hooks.cleanup_failed, worker.session, result))
         return tuple(results)
 
-    async def _run_cleaner(self, cleaner: Cleaner, worker: _Worker) -> CleanerResult:
+    async def _run_cleaner(self, cleaner: Cleaner, worker: Worker) -> CleanerResult:
         session = worker.session
         try:
             with anyio.fail_after(self._cleaner_timeout):
                 return await cleaner.clean(session, worker.handle)
         except Exception as error:
             overran = isinstance(error, TimeoutError)
-            detail = f"took longer than {self._cleaner_timeout:g} s" if overran else f"{type(error).__name__}: {error}"
+            detail = (
+                f"took longer than {self._cleaner_timeout:g} s"
+                if overran
+                else f"{type(error).__name__}: {error}"
+            )
             logger.exception("cleaner %s failed for session %s", cleaner.name, session.id)
             return CleanerResult(cleaner.name, Outcome.FAILED, detail)
 
-    async def _commit(self, worker: _Worker, event: Event, actor: str, **changes: Any) -> Session:
+    async def _commit(self, worker: Worker, event: Event, actor: str, **changes: Any) -> Session:
         before = worker.session
         state = self._next(before, event)
         try:
-            after = await self._save(worker, replace(before, state=state, version=before.version + 1, **changes))
+            after = await self._save(
+                worker, replace(before, state=state, version=before.version + 1, **changes)
+            )
         except Exception:
             self._count(event, "failed")
             raise
@@ -415,7 +417,7 @@ class Manager:
         )
         return after
 
-    async def _save(self, worker: _Worker, after: Session) -> Session:
+    async def _save(self, worker: Worker, after: Session) -> Session:
         try:
             await self._store.save(after, expected_version=worker.session.version)
         except StaleVersion:
@@ -443,7 +445,7 @@ class Manager:
 
     # ------------------------------------------------------------ workers and their callers
 
-    async def _find(self, session_id: str) -> _Worker | None:
+    async def _find(self, session_id: str) -> Worker | None:
         """Return the session's worker, starting one for a session that only the store knows."""
         tasks = self._require_open()
         worker = self._live.get(session_id)
@@ -455,13 +457,9 @@ class Manager:
             return worker
         if self._closing:
             raise ManagerClosed
-        worker = _Worker(session, None)
-        worker.committed = True
-        self._live[session_id] = worker
-        tasks.start_soon(self._work, worker)
-        return worker
+        return self._start(Worker(session, None, tasks, committed=True), tasks)
 
-    async def _require(self, session_id: str, *, closing: bool = False) -> _Worker:
+    async def _require(self, session_id: str, *, closing: bool = False) -> Worker:
         if self._closing and not closing:
             raise ManagerClosed
         worker = await self._find(session_id)
@@ -474,49 +472,20 @@ class Manager:
             raise ManagerClosed
         return self._tasks
 
-    async def _change(self, worker: _Worker, change: Callable[[], Awaitable[T]]) -> T:
-        return await self._outcome(self._submit(worker, change))
+    def _start(self, worker: Worker, tasks: TaskGroup) -> Worker:
+        self._live[worker.session.id] = worker
+        tasks.start_soon(worker.run, partial(self._forget, worker))
+        return worker
 
-    def _submit(self, worker: _Worker, change: Callable[[], Awaitable[T]]) -> _Job[T]:
-        """Have the worker make the change, whatever becomes of the caller."""
-        if _working_for.get() == worker.session.id:
-            raise ReentrantCall(worker.session.id)
-        job = _Job(change)
-        worker.submit(job)
-        return job
-
-    async def _outcome(self, job: _Job[T]) -> T:
-        """Wait for the change, and then for its hooks (but not from inside a hook, which may be one of them)."""
-        result = await job.wait()
-        if job.news is not None and not inside_hook.get():
-            await job.news.wait()
-        return result
-
-    async def _work(self, worker: _Worker) -> None:
-        inside_hook.set(False)
-        _working_for.set(worker.session.id)
-        try:
-            with anyio.CancelScope(shield=True):  # ended by its own inbox alone, never from outside
-                while (job := await worker.next_job()) is not None:
-                    worker.news = None
-                    await job.run()
-                    job.finish(worker.news)
-                    if worker.ended:  # who still waits in the inbox learns how it ended
-                        self._forget(worker)
-        finally:
-            self._forget(worker)
-            worker.abandon()
-
-    def _forget(self, worker: _Worker) -> None:
+    def _forget(self, worker: Worker) -> None:
         session_id = worker.session.id
         if self._live.get(session_id) is worker:
             del self._live[session_id]
             self._touched.pop(session_id, None)
-        worker.stop()
 
     # ------------------------------------------------------------ news
 
-    def _announce(self, worker: _Worker, transition: Transition) -> None:
+    def _announce(self, worker: Worker, transition: Transition) -> None:
         self._count(transition.event or "CREATE", "done")
         after = transition.after
         logger.info(
@@ -528,36 +497,14 @@ class Manager:
             f" ({after.reason})" if after.reason else "",
         )
         if self._hooks.listening:
-            self._tell(worker, partial(self._hooks.transitioned, transition))
+            worker.tell(partial(self._hooks.transitioned, transition))
 
-    def _tell(self, worker: _Worker, news: Callable[[], Awaitable[None]]) -> None:
-        worker.news = anyio.Event()
-        worker.untold.append((news, worker.news))
-        if not worker.telling:
-            worker.telling = True
-            self._require_open().start_soon(self._tell_all, worker)
-
-    async def _tell_all(self, worker: _Worker) -> None:
-        inside_hook.set(True)
-        _working_for.set(None)
-        with anyio.CancelScope(shield=True):
-            while worker.untold:
-                news, told = worker.untold.popleft()
-                try:
-                    await news()
-                except Exception:
-                    logger.exception("hooks of session %s failed", worker.session.id)
-                finally:
-                    told.set()
-            worker.telling = False
-
-    async def _end_at_close(self, worker: _Worker, failures: MutableSequence[Exception]) -> None:
+    async def _end_at_close(self, worker: Worker, failures: MutableSequence[Exception]) -> None:
         session_id = worker.session.id
         try:
-            await self._change(
-                worker, partial(self._terminate, worker, "the relay is shutting down", Cause.SHUTDOWN, "relay")
-            )
-            await self._change(worker, partial(self._clean, worker, "relay"))
+            end = partial(self._terminate, worker, "the relay is shutting down", Cause.SHUTDOWN, "relay")
+            await worker.submit(end).outcome()
+            await worker.submit(partial(self._clean, worker, "relay")).outcome()
         except (SessionNotFound, ManagerClosed):
             return  # it ended by itself meanwhile, or never began
         except Exception as error:
@@ -568,97 +515,3 @@ class Manager:
 async def _close_shielded(agent: Closable) -> None:
     with anyio.CancelScope(shield=True):
         await agent.aclose()
-
-
-class _Job(Generic[T]):
-    """One change that a worker is to make, and the place where its caller waits for it."""
-
-    __slots__ = ("_change", "_done", "_error", "_result", "news")
-
-    def __init__(self, change: Callable[[], Awaitable[T]]) -> None:
-        self._change = change
-        self._done = anyio.Event()
-        self._error: Exception | None = None
-        self._result: T
-        self.news: anyio.Event | None = None
-
-    async def run(self) -> None:
-        try:
-            self._result = await self._change()
-        except Exception as error:  # noqa: BLE001 -- it is the caller's, and raised there
-            self._error = error
-
-    def finish(self, news: anyio.Event | None) -> None:
-        self.news = news
-        self._done.set()
-
-    def fail(self, error: Exception) -> None:
-        self._error = error
-        self._done.set()
-
-    async def wait(self) -> T:
-        await self._done.wait()
-        if self._error is not None:
-            raise self._error
-        return self._result
-
-
-class _Worker:
-    """One live session: its facts, its inbox, and the news that its hooks have yet to hear."""
-
-    __slots__ = (
-        "_inbox",
-        "_stopped",
-        "_wakeup",
-        "committed",
-        "ended",
-        "handle",
-        "news",
-        "report",
-        "session",
-        "telling",
-        "untold",
-    )
-
-    def __init__(self, session: Session, handle: Handle | None) -> None:
-        self.session = session
-        self.handle = handle
-        self.committed = False  # the store holds it
-        self.ended = False  # it left the store, or never came into it
-        self.report: CleanupReport | None = None
-        self.news: anyio.Event | None = None
-        self.untold: deque[tuple[Callable[[], Awaitable[None]], anyio.Event]] = deque()
-        self.telling = False
-        self._inbox: deque[_Job[Any]] = deque()
-        self._wakeup: anyio.Event | None = None
-        self._stopped = False
-
-    def submit(self, job: _Job[Any]) -> None:
-        if self._stopped:
-            raise ManagerClosed
-        self._inbox.append(job)
-        self._wake()
-
-    def stop(self) -> None:
-        """Let the task end once its inbox is empty."""
-        self._stopped = True
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._wakeup is not None:
-            self._wakeup.set()
-
-    async def next_job(self) -> _Job[Any] | None:
-        while not self._inbox:
-            if self._stopped:
-                return None
-            self._wakeup = anyio.Event()
-            await self._wakeup.wait()
-            self._wakeup = None
-        return self._inbox.popleft()
-
-    def abandon(self) -> None:
-        """Answer whoever still waits, when the task was ended by force."""
-        for job in self._inbox:
-            job.fail(ManagerClosed())
-        self._inbox.clear()

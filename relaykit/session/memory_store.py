@@ -35,7 +35,9 @@ class MemoryStore:
         role = _role(session)
         holder = self._by_role.get(role)
         if holder is not None:
-            raise DuplicateRole(session.agent_id, owner=session.owner, project=session.project, session_id=holder)
+            raise DuplicateRole(
+                session.agent_id, owner=session.owner, project=session.project, session_id=holder
+            )
         self._sessions[session.id] = session
         self._by_role[role] = session.id
         insort(self._ids, session.id)

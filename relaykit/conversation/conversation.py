@@ -1,0 +1,129 @@
+"""Conversation: the journal's single writer, and the present that all its clients share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import anyio
+
+from relaykit.clock import Clock
+from relaykit.conversation.cursor import Cursor
+from relaykit.conversation.frame import Frame, Kind
+from relaykit.conversation.journal import Entry, Journal, JournalState
+from relaykit.conversation.tail import Tail
+from relaykit.errors import CursorAhead, JournalConflict
+from relaykit.session.model import Session
+
+
+class Conversation:
+    """Numbers what is said, records it, and only then shows it.
+
+    Frames of one `publish` get consecutive numbers; concurrent calls wait for each other. A client never
+    sees an entry that the journal does not hold.
+
+    Made by `open_conversation`. For one event loop.
+
+    :param tail_bytes: how much of the newest is kept in memory for clients that keep up.
+    """
+
+    def __init__(
+        self, session_id: str, state: JournalState, *, journal: Journal, clock: Clock, tail_bytes: int
+    ) -> None:
+        self.session_id = session_id
+        self.epoch = state.epoch
+        self.running_turn = ""
+        self._journal = journal
+        self._clock = clock
+        self._tail = Tail(first=state.first, head=state.head, max_bytes=tail_bytes)
+        self._writing = anyio.Lock()
+        self._unsure: Sequence[Entry] = ()
+        self._closed = False
+
+    @property
+    def head(self) -> int:
+        """The newest seq that was delivered; 0 if nothing was said yet."""
+        return self._tail.head
+
+    async def publish(self, frames: Sequence[Frame]) -> Sequence[Entry]:
+        """Record frames under the next numbers, deliver them, and return them as entries.
+
+        Once recorded they are delivered, also if the caller is cancelled meanwhile.
+
+        :raises JournalError: the journal failed. Whether it holds the entries is settled before the next
+            ones are recorded, so numbers are neither lost nor used twice.
+        """
+        entries: Sequence[Entry] = ()
+        with anyio.CancelScope(shield=True):  # between record and deliver there is no way out
+            async with self._writing:
+                if self._closed:
+                    raise JournalConflict(self.session_id, "the conversation is over", plugin="relay")
+                await self._record_unsure()
+                now = self._clock.now()
+                entries = [Entry(seq, now, frame) for seq, frame in enumerate(frames, start=self.head + 1)]
+                self._unsure = entries
+                await self._record_unsure()
+        return entries
+
+    async def _record_unsure(self) -> None:
+        """Record and deliver the entries of which nobody knows yet whether the journal holds them.
+
+        After a failed append they are tried again, unchanged: if it had happened after all, that is no error.
+        """
+        if self._unsure:
+            await self._journal.append(self.session_id, self.epoch, self._unsure)
+            entries, self._unsure = self._unsure, ()
+            self._deliver(entries)
+
+    def _deliver(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            kind = entry.frame.kind
+            if kind is Kind.PROMPT:
+                self.running_turn = entry.frame.ref
+            elif kind is Kind.TURN_END:
+                self.running_turn = ""
+        self._tail.extend(entries)
+
+    def attach(self, *, after: int = 0, epoch: str | None = None) -> Cursor:
+        """Return a place in this conversation, behind entry `after`.
+
+        :param epoch: the epoch that `after` belongs to. If the conversation has another, the cursor begins
+            at the beginning, and its `epoch` differs from the one that was asked for.
+        :raises CursorAhead: there is no entry `after` yet.
+        """
+        if epoch is not None and epoch != self.epoch:
+            after = 0
+        if not 0 <= after <= self._tail.head:
+            raise CursorAhead(self.session_id, after=after, head=self._tail.head)
+        return Cursor(self.session_id, self.epoch, self._tail, self._journal, after=after)
+
+    async def read(self, *, after: int, limit: int) -> Sequence[Entry]:
+        """Return up to `limit` delivered entries with seq > `after`, from memory or from the journal."""
+        limit = min(limit, self._tail.head - after)
+        if limit <= 0:
+            return ()
+        return self._tail.slice(after, limit) or await self._journal.read(
+            self.session_id, after=after, limit=limit
+        )
+
+    async def end(self, session: Session) -> None:
+        """Close the journal with the session as it ended; cursors end once they have read everything."""
+        await self.aclose()
+        await self._journal.close(session)
+
+    async def aclose(self) -> None:
+        """Take no more frames. Idempotent."""
+        with anyio.CancelScope(shield=True):
+            async with self._writing:
+                self._closed = True
+                self._tail.close()
+
+
+async def open_conversation(
+    session: Session, *, journal: Journal, clock: Clock, tail_bytes: int = 8 * 1024 * 1024
+) -> Conversation:
+    """Open the session's journal and return the conversation that writes it.
+
+    :raises JournalError: the journal cannot be opened.
+    """
+    state = await journal.open(session)
+    return Conversation(session.id, state, journal=journal, clock=clock, tail_bytes=tail_bytes)

@@ -1,0 +1,72 @@
+"""Cursor: a client's place in a conversation. The past comes from the journal, the present from the tail."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import anyio
+
+from relaykit.conversation.journal import Entry, Journal
+from relaykit.conversation.tail import Tail
+
+_PAGE = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What comes next, in this order: a gap if there is one, then entries, then having caught up.
+
+    :param gap: first and last seq that were asked for but are not kept any more.
+    :param caught_up: true once: everything that had been said when the cursor was made has now been returned.
+    """
+
+    entries: Sequence[Entry] = ()
+    gap: tuple[int, int] | None = None
+    caught_up: bool = False
+
+
+class Cursor:
+    """Reads a conversation from some entry on: none twice, none out of order, none missing unsaid.
+
+    There is no queue behind it. A cursor that nobody reads costs nothing; one that falls off the tail
+    goes on from the journal. For a single reader.
+    """
+
+    def __init__(self, session_id: str, epoch: str, tail: Tail, journal: Journal, *, after: int) -> None:
+        self.session_id = session_id
+        self.epoch = epoch
+        self.position = after  # the newest seq that was returned, or told as a gap
+        self._caught_up_at: int | None = tail.head
+        self._tail = tail
+        self._journal = journal
+
+    async def next(self, limit: int = _PAGE) -> Batch:
+        """Return what comes next, waiting until there is something. May be cancelled without loss.
+
+        :raises EndOfStream: (anyio's) the conversation is over and everything was returned.
+        :raises JournalError: the journal cannot be read; the place is kept.
+        """
+        while self.position == self._tail.head:
+            if self._caught_up_at is not None:
+                self._caught_up_at = None
+                return Batch(caught_up=True)
+            if self._tail.closed:
+                raise anyio.EndOfStream
+            await self._tail.changed()
+        return await self._read(limit)
+
+    async def _read(self, limit: int) -> Batch:
+        after = self.position
+        head = self._tail.head
+        entries = self._tail.slice(after, limit)
+        if not entries:
+            entries = await self._journal.read(self.session_id, after=after, limit=min(limit, head - after))
+        # What was trimmed is told, never skipped: also everything, if the journal has nothing left.
+        oldest = entries[0].seq if entries else head + 1
+        gap = (after + 1, oldest - 1) if oldest > after + 1 else None
+        self.position = entries[-1].seq if entries else head
+        caught_up = self._caught_up_at is not None and self.position >= self._caught_up_at
+        if caught_up:
+            self._caught_up_at = None
+        return Batch(entries, gap, caught_up)

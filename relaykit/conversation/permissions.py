@@ -1,0 +1,52 @@
+"""Questions: what the agent asks and somebody must answer. The first answer wins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from relaykit.conversation.frame import Frame
+from relaykit.errors import QuestionClosed
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A REQUEST that waits.
+
+    :param asked: on the clock's monotonic seconds.
+    """
+
+    request: Frame
+    asked: float
+
+
+class Questions:
+    """The open questions of one session, in the order in which they were asked.
+
+    Taking a question out is the one step that decides who answered: it is synchronous, so that of two
+    answers on one loop exactly one wins.
+    """
+
+    def __init__(self, session_id: str) -> None:
+        self._session_id = session_id
+        self._open: dict[str, Question] = {}
+
+    def __iter__(self) -> Iterator[Question]:
+        return iter(list(self._open.values()))
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def ask(self, request: Frame, *, at: float) -> None:
+        """Open a question."""
+        self._open[request.ref] = Question(request, at)
+
+    def take(self, ref: str) -> Question:
+        """Close a question and return it: the caller is the one who answers it.
+
+        :raises QuestionClosed: it was answered or cancelled already, or never was.
+        """
+        try:
+            return self._open.pop(ref)
+        except KeyError:
+            raise QuestionClosed(self._session_id, ref) from None

@@ -1,0 +1,52 @@
+"""News: tells hooks what happened, in order, outside of the task in which it happened."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+import anyio
+from anyio.abc import TaskGroup
+
+logger = logging.getLogger(__name__)
+
+Telling = Callable[[], Awaitable[None]]
+
+
+class News:
+    """What is still to be told about one session. One thing at a time, in the order of `tell`.
+
+    :param tasks: where the telling runs; it outlives the session. Nothing runs while there is no news.
+    :param enter: called in the telling task before the first news, to set its context variables.
+    """
+
+    __slots__ = ("_enter", "_tasks", "_telling", "_untold")
+
+    def __init__(self, tasks: TaskGroup, enter: Callable[[], None]) -> None:
+        self._tasks = tasks
+        self._enter = enter
+        self._untold: deque[tuple[Telling, anyio.Event]] = deque()
+        self._telling = False
+
+    def tell(self, telling: Telling) -> anyio.Event:
+        """Have `telling` called and awaited in its turn; the event is set once it has been."""
+        told = anyio.Event()
+        self._untold.append((telling, told))
+        if not self._telling:
+            self._telling = True
+            self._tasks.start_soon(self._tell_all)
+        return told
+
+    async def _tell_all(self) -> None:
+        self._enter()
+        with anyio.CancelScope(shield=True):  # hooks have their own deadlines
+            while self._untold:
+                telling, told = self._untold.popleft()
+                try:
+                    await telling()
+                except Exception:
+                    logger.exception("telling the hooks failed")
+                finally:
+                    told.set()
+            self._telling = False
