@@ -10,6 +10,8 @@
     │   ├── InvalidAgentId (ValueError)
     │   ├── TransitionError
     │   ├── SessionNotActive
+    │   ├── UnknownAgent (LookupError)
+    │   ├── UnknownProject (LookupError)
     │   ├── QuestionClosed (LookupError)
     │   ├── TurnQueueFull
     │   ├── ReentrantCall (RuntimeError)
@@ -120,6 +122,26 @@ class SessionNotActive(SessionError):
         super().__init__(f"session {session_id!r} is {state}, not ACTIVE: its agent takes no messages")
         self.session_id = session_id
         self.state = state
+
+
+class UnknownAgent(SessionError, LookupError):
+    """A session was to have an agent that neither settings nor plugins provide."""
+
+    def __init__(self, agent: str, known: Iterable[str]) -> None:
+        self.agent = agent
+        self.known = tuple(sorted(known))
+        asked = f"there is no agent {agent!r}{did_you_mean(agent, self.known)}" if agent else "name an agent"
+        super().__init__(f"{asked}; configured: {', '.join(self.known) or 'none, add [agents.NAME] to the settings'}")
+
+
+class UnknownProject(SessionError, LookupError):
+    """A session was to work in a project that settings do not have."""
+
+    def __init__(self, project: str, known: Iterable[str]) -> None:
+        self.project = project
+        self.known = tuple(sorted(known))
+        asked = f"there is no project {project!r}{did_you_mean(project, self.known)}" if project else "name a project"
+        super().__init__(f"{asked}; configured: {', '.join(self.known)}")
 
 
 class QuestionClosed(SessionError, LookupError):

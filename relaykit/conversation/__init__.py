@@ -1,6 +1,6 @@
 """What is said while a session is ACTIVE: frames, the journal, conversations and cursors."""
 
-from relaykit.conversation.conversation import Conversation, open_conversation
+from relaykit.conversation.conversation import Conversation
 from relaykit.conversation.cursor import Batch, Cursor
 from relaykit.conversation.frame import Frame, Kind
 from relaykit.conversation.journal import Entry, Journal, JournalState
@@ -19,5 +19,4 @@ __all__ = [
     "MemoryJournal",
     "Question",
     "Questions",
-    "open_conversation",
 ]

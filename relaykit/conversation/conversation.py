@@ -9,7 +9,7 @@ import anyio
 from relaykit.clock import Clock
 from relaykit.conversation.cursor import Cursor
 from relaykit.conversation.frame import Frame, Kind
-from relaykit.conversation.journal import Entry, Journal, JournalState
+from relaykit.conversation.journal import Entry, Journal
 from relaykit.conversation.tail import Tail
 from relaykit.errors import CursorAhead, JournalConflict
 from relaykit.session.model import Session
@@ -21,23 +21,32 @@ class Conversation:
     Frames of one `publish` get consecutive numbers; concurrent calls wait for each other. A client never
     sees an entry that the journal does not hold.
 
-    Made by `open_conversation`. For one event loop.
+    It begins with `open`. For one event loop.
 
     :param tail_bytes: how much of the newest is kept in memory for clients that keep up.
     """
 
-    def __init__(
-        self, session_id: str, state: JournalState, *, journal: Journal, clock: Clock, tail_bytes: int
-    ) -> None:
-        self.session_id = session_id
-        self.epoch = state.epoch
+    def __init__(self, *, journal: Journal, clock: Clock, tail_bytes: int = 8 * 1024 * 1024) -> None:
+        self.session_id = ""
+        self.epoch = ""
         self.running_turn = ""
         self._journal = journal
         self._clock = clock
-        self._tail = Tail(first=state.first, head=state.head, max_bytes=tail_bytes)
+        self._tail_bytes = tail_bytes
+        self._tail = Tail(first=1, head=0, max_bytes=tail_bytes)
         self._writing = anyio.Lock()
         self._unsure: Sequence[Entry] = ()
         self._closed = False
+
+    async def open(self, session: Session) -> None:
+        """Open the session's journal and go on from its head.
+
+        :raises JournalError: the journal cannot be opened.
+        """
+        state = await self._journal.open(session)
+        self.session_id = session.id
+        self.epoch = state.epoch
+        self._tail = Tail(first=state.first, head=state.head, max_bytes=self._tail_bytes)
 
     @property
     def head(self) -> int:
@@ -116,14 +125,3 @@ class Conversation:
             async with self._writing:
                 self._closed = True
                 self._tail.close()
-
-
-async def open_conversation(
-    session: Session, *, journal: Journal, clock: Clock, tail_bytes: int = 8 * 1024 * 1024
-) -> Conversation:
-    """Open the session's journal and return the conversation that writes it.
-
-    :raises JournalError: the journal cannot be opened.
-    """
-    state = await journal.open(session)
-    return Conversation(session.id, state, journal=journal, clock=clock, tail_bytes=tail_bytes)

@@ -46,7 +46,19 @@ class Questions:
 
         :raises QuestionClosed: it was answered or cancelled already, or never was.
         """
-        try:
-            return self._open.pop(ref)
-        except KeyError:
-            raise QuestionClosed(self._session_id, ref) from None
+        question = self.discard(ref)
+        if question is None:
+            raise QuestionClosed(self._session_id, ref)
+        return question
+
+    def discard(self, ref: str) -> Question | None:
+        """Close a question and return it, or None if it is not open."""
+        return self._open.pop(ref, None)
+
+    def take_oldest(self) -> Question | None:
+        """Close the question that waits longest and return it, or None if there is none."""
+        return self._open.pop(next(iter(self._open))) if self._open else None
+
+    def put_back(self, question: Question) -> None:
+        """Open a question again whose answer could not be recorded."""
+        self._open[question.request.ref] = question

@@ -9,22 +9,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from relaykit.agent.launcher import AgentSpec
-from relaykit.clock import Clock
-from relaykit.conversation.journal import Journal
-from relaykit.ids import IdGenerator
-from relaykit.meter import Meter
-from relaykit.session.store import Store
-
+# Imported for types alone: a plugin's commands are listed without loading the event loop, agents or sessions.
 if TYPE_CHECKING:
+    from relaykit.agent.launcher import AgentSpec
+    from relaykit.clock import Clock
+    from relaykit.conversation.journal import Journal
+    from relaykit.ids import IdGenerator
+    from relaykit.meter import Meter
     from relaykit.relay.relay import Relay
+    from relaykit.session.store import Store
 
 ASGIApp = Callable[
-    [MutableMapping[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]
+    [MutableMapping[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]],
+    Awaitable[None],
 ]
 """An application by the ASGI specification, version 3."""
 
-Storage = AbstractAsyncContextManager[tuple[Store, Journal]]
+Storage = AbstractAsyncContextManager["tuple[Store, Journal]"]
 """A store and a journal, opened and closed together."""
 
 StorageFactory = Callable[[], Storage]
@@ -57,7 +58,7 @@ class PluginContext:
 class Service:
     """Something that lives as long as the relay.
 
-    :param open: entered once the relay is ready; left before its sessions are ended.
+    :param open: entered once the relay is ready; left when its sessions have ended.
     :param listens: it opens a port: only ``relaykit serve`` starts it, an embedding application does not.
     """
 

@@ -47,6 +47,7 @@ from relaykit.session.model import (
 from relaykit.session.state_machine import Event, Transition, next_state
 from relaykit.session.store import Store
 from relaykit.session.worker import Worker
+from relaykit.tasks import OwnedTasks
 
 logger = logging.getLogger(__name__)
 
@@ -100,20 +101,19 @@ class Manager:
         self._cleaner_timeout = cleaner_timeout
         self._live: dict[str, Worker] = {}
         self._touched: dict[str, Activity] = {}
+        self._owned = OwnedTasks()
         self._tasks: TaskGroup | None = None
         self._closing = False
 
     async def __aenter__(self) -> Self:
         if self._tasks is not None or self._closing:
             raise ManagerClosed
-        self._tasks = anyio.create_task_group()
-        await self._tasks.__aenter__()
+        self._tasks = await self._owned.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        tasks = self._require_open()
         self._closing = True
         failures: list[Exception] = []
         with anyio.CancelScope(shield=True):
@@ -122,8 +122,7 @@ class Manager:
                     ending.start_soon(self._end_at_close, worker, failures)
             for worker in list(self._live.values()):
                 worker.stop()
-        # The block's own error is not the task group's: it would come out wrapped in an exception group.
-        await tasks.__aexit__(None, None, None)
+        await self._owned.__aexit__(kind, error, trace)
         self._tasks = None
         if failures and error is None:
             raise ExceptionGroup("sessions could not be ended while the Manager closed", failures)

@@ -18,12 +18,12 @@ class News:
     """What is still to be told about one session. One thing at a time, in the order of `tell`.
 
     :param tasks: where the telling runs; it outlives the session. Nothing runs while there is no news.
-    :param enter: called in the telling task before the first news, to set its context variables.
+    :param enter: called first in a telling task, to set its context variables.
     """
 
     __slots__ = ("_enter", "_tasks", "_telling", "_untold")
 
-    def __init__(self, tasks: TaskGroup, enter: Callable[[], None]) -> None:
+    def __init__(self, tasks: TaskGroup, enter: Callable[[], None] = lambda: None) -> None:
         self._tasks = tasks
         self._enter = enter
         self._untold: deque[tuple[Telling, anyio.Event]] = deque()

@@ -1,0 +1,305 @@
+"""LiveSession: the talk between a session's clients and its agent, from its start to its end."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import anyio
+from anyio.abc import TaskGroup
+
+from relaykit.agent.agent import Agent
+from relaykit.agent.launcher import AgentSpec
+from relaykit.clock import Clock
+from relaykit.conversation.conversation import Conversation
+from relaykit.conversation.frame import Frame, Kind
+from relaykit.conversation.permissions import Question, Questions
+from relaykit.errors import AgentGone, Refused, SessionNotActive, SessionNotFound, TurnQueueFull
+from relaykit.hooks.dispatch import Dispatcher
+from relaykit.hooks.events import (
+    PermissionRequest,
+    PromptRequest,
+    QuestionAnswered,
+    QuestionAsked,
+    TurnEnded,
+    TurnStarted,
+)
+from relaykit.meter import MESSAGES, Meter
+from relaykit.session.manager import Manager
+from relaykit.session.model import Session, SessionState
+from relaykit.session.news import News
+
+
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    turn: str
+    body: bytes
+    client_id: str
+
+
+@dataclass(slots=True)
+class _Turn:
+    ref: str
+    started: float  # on the clock's monotonic seconds
+    cancelled: bool = False
+
+
+class LiveSession:
+    """Relays between one agent and any number of clients.
+
+    One turn runs at a time; prompts that come meanwhile wait in order. What goes to the agent goes out of
+    one task, so that an agent that does not read holds up no client.
+
+    :param news: tells the plugins of turns and questions, outside the relaying.
+    :param max_queued_prompts: how many prompts may wait.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        spec: AgentSpec,
+        conversation: Conversation,
+        *,
+        manager: Manager,
+        dispatcher: Dispatcher,
+        meter: Meter,
+        clock: Clock,
+        news: News,
+        max_queued_prompts: int,
+    ) -> None:
+        self.id = session.id
+        self.spec = spec
+        self.conversation = conversation
+        self.questions = Questions(session.id)
+        self.clients = 0
+        self.ended = anyio.Event()
+        self._manager = manager
+        self._dispatcher = dispatcher
+        self._meter = meter
+        self._clock = clock
+        self.news = news
+        self._max_queued_prompts = max_queued_prompts
+        self._agent: Agent | None = None
+        self._turn: _Turn | None = None
+        self._waiting: deque[_Prompt] = deque()
+        self._outbox: deque[Frame] = deque()
+        self._outbox_filled: anyio.Event | None = None
+
+    # ------------------------------------------------------------ what clients ask for
+
+    async def prompt(self, body: bytes, *, client_id: str, turn: str) -> None:
+        """Begin a turn, or have the prompt wait for the running one.
+
+        :param body: raw JSON of the prompt's params, without a session id.
+        :param turn: a fresh id for the turn; it becomes the `ref` of its PROMPT and its TURN_END.
+        :raises SessionNotActive: the session takes no prompts now.
+        :raises TurnQueueFull: too many wait already.
+        :raises Refused: a policy said no.
+        """
+        session = await self._active_session()
+        if self._dispatcher.listens_to("relaykit_check_prompt"):
+            await self._dispatcher.check_prompt(
+                PromptRequest(session=session, client_id=client_id, body=body)
+            )
+        prompt = _Prompt(turn, body, client_id)
+        if self._turn is None:
+            await self._start_turn(prompt)
+        elif len(self._waiting) < self._max_queued_prompts:
+            self._waiting.append(prompt)
+        else:
+            raise TurnQueueFull(self.id, self._max_queued_prompts)
+
+    async def cancel(self) -> None:
+        """Have the agent end the running turn; its open questions are answered ``cancelled``, as ACP demands.
+
+        Without a running turn there is nothing to do. The turn ends when the agent says so.
+        """
+        turn = self._turn
+        agent = self._agent
+        if turn is None or turn.cancelled or agent is None:
+            return
+        turn.cancelled = True
+        while (question := self.questions.take_oldest()) is not None:
+            decision = agent.decline(question.request, cancelled=True)
+            await self._decide(question, decision, by="relay", outcome="cancelled")
+        frame = Frame(Kind.CANCEL, method="session/cancel")
+        await self.conversation.publish([frame])
+        self._send(frame)
+
+    async def answer(self, ref: str, body: bytes, *, client_id: str) -> None:
+        """Answer an open question; the first answer wins.
+
+        :param body: raw JSON of the result.
+        :raises QuestionClosed: somebody was faster, or there is no such question.
+        """
+        question = self.questions.take(ref)
+        decision = Frame(Kind.DECISION, body, ref, question.request.method)
+        await self._decide(question, decision, by=client_id, outcome="answered")
+
+    async def _active_session(self) -> Session:
+        session = await self._manager.get(self.id)
+        if session is None:
+            raise SessionNotFound(self.id)
+        if session.state is not SessionState.ACTIVE or self._agent is None:
+            raise SessionNotActive(self.id, session.state)
+        return session
+
+    # ------------------------------------------------------------ with the agent
+
+    async def converse(self, agent: Agent) -> None:
+        """Relay until the agent is gone."""
+        self._agent = agent
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._deliver_outbox, agent)
+            while True:
+                try:
+                    frames = await agent.receive()
+                except anyio.EndOfStream:
+                    break
+                await self._hear(frames, agent, tasks)
+            tasks.cancel_scope.cancel()
+
+    async def finish(self, reason: str) -> None:
+        """Close in the transcript what is still open: questions are cancelled, the turn is interrupted."""
+        frames: list[Frame] = []
+        while self._agent is not None and (question := self.questions.take_oldest()) is not None:
+            frames.append(self._agent.decline(question.request, cancelled=True))
+        if self._turn is not None:
+            error = json.dumps({"code": -32603, "message": f"interrupted: {reason}"}).encode()
+            frames.append(Frame(Kind.TURN_END, error, self._turn.ref, "session/prompt", failed=True))
+        if frames:
+            await self.conversation.publish(frames)
+        if self._turn is not None:
+            await self._tell_turn_ended(self._turn, "interrupted")
+        self._turn = None
+        self._agent = None
+        self._waiting.clear()
+
+    async def _deliver_outbox(self, agent: Agent) -> None:
+        while True:
+            while self._outbox:
+                try:
+                    await agent.send(self._outbox.popleft())
+                except AgentGone:
+                    return  # `receive` tells the same, with everything that the agent still said
+            self._outbox_filled = anyio.Event()
+            await self._outbox_filled.wait()
+
+    def _send(self, frame: Frame) -> None:
+        self._meter.count(MESSAGES, direction="to_agent")
+        self._outbox.append(frame)
+        if self._outbox_filled is not None:
+            self._outbox_filled.set()
+
+    async def _hear(self, frames: Sequence[Frame], agent: Agent, tasks: TaskGroup) -> None:
+        self._meter.count(MESSAGES, len(frames), direction="from_agent")
+        await self._manager.increment_message_count(self.id, by=len(frames))
+        said: list[Frame] = []
+        for frame in frames:
+            if frame.kind is Kind.REQUEST:
+                if self._dispatcher.listens_to("relaykit_check_permission"):
+                    tasks.start_soon(self._judge, frame, agent)  # nobody sees it, or answers it, before
+                    continue
+                self.questions.ask(frame, at=self._clock.monotonic())  # its answer may come at once
+            said.append(frame)
+        if said:
+            await self.conversation.publish(said)
+        for frame in said:
+            if frame.kind is Kind.REQUEST:
+                await self._asked(frame, agent)
+            elif frame.kind is Kind.TURN_END:
+                await self._turn_over(frame)
+
+    # ------------------------------------------------------------ turns
+
+    async def _start_turn(self, prompt: _Prompt) -> None:
+        frame = Frame(Kind.PROMPT, prompt.body, prompt.turn, "session/prompt")
+        turn = self._turn = _Turn(prompt.turn, self._clock.monotonic())  # at once: nobody else begins one
+        try:
+            await self.conversation.publish([frame])
+        except BaseException:
+            self._turn = None
+            raise
+        await self._manager.increment_message_count(self.id)
+        self._send(frame)
+        if self._dispatcher.listens_to("relaykit_on_turn_started"):
+            started = TurnStarted(
+                session=await self._session(), turn=turn.ref, client_id=prompt.client_id, at=self._clock.now()
+            )
+            self.news.tell(partial(self._dispatcher.turn_started, started))
+
+    async def _turn_over(self, end: Frame) -> None:
+        turn = self._turn
+        if turn is None or turn.ref != end.ref:
+            return
+        self._turn = None
+        await self._tell_turn_ended(turn, "failed" if end.failed else "done")
+        if self._waiting:
+            await self._start_turn(self._waiting.popleft())
+
+    async def _tell_turn_ended(self, turn: _Turn, outcome: str) -> None:
+        if self._dispatcher.listens_to("relaykit_on_turn_ended"):
+            ended = TurnEnded(
+                session=await self._session(),
+                turn=turn.ref,
+                outcome=outcome,
+                seconds=self._clock.monotonic() - turn.started,
+                at=self._clock.now(),
+            )
+            self.news.tell(partial(self._dispatcher.turn_ended, ended))
+
+    # ------------------------------------------------------------ questions
+
+    async def _judge(self, request: Frame, agent: Agent) -> None:
+        """Ask the policies first; only what they let pass is put to people."""
+        question = Question(request, self._clock.monotonic())
+        try:
+            await self._dispatcher.check_permission(
+                PermissionRequest(session=await self._session(), request=request)
+            )
+        except Refused as refusal:
+            await self.conversation.publish([request])
+            decision = agent.decline(request, cancelled=False)
+            await self._decide(question, decision, by=refusal.plugin, outcome="refused")
+            return
+        self.questions.ask(request, at=question.asked)
+        await self.conversation.publish([request])
+        await self._asked(request, agent)
+
+    async def _asked(self, request: Frame, agent: Agent) -> None:
+        if self._dispatcher.listens_to("relaykit_on_question_asked"):
+            asked = QuestionAsked(session=await self._session(), request=request, at=self._clock.now())
+            self.news.tell(partial(self._dispatcher.question_asked, asked))
+        if self._turn is not None and self._turn.cancelled:  # the agent asked before it heard of the cancel
+            question = self.questions.discard(request.ref)
+            if question is not None:
+                decision = agent.decline(request, cancelled=True)
+                await self._decide(question, decision, by="relay", outcome="cancelled")
+
+    async def _decide(self, question: Question, decision: Frame, *, by: str, outcome: str) -> None:
+        try:
+            await self.conversation.publish([decision])
+        except BaseException:
+            self.questions.put_back(question)  # it is unanswered still
+            raise
+        self._send(decision)
+        if self._dispatcher.listens_to("relaykit_on_question_answered"):
+            answered = QuestionAnswered(
+                session=await self._session(),
+                request=question.request,
+                decision=decision,
+                by=by,
+                outcome=outcome,
+                seconds=self._clock.monotonic() - question.asked,
+                at=self._clock.now(),
+            )
+            self.news.tell(partial(self._dispatcher.question_answered, answered))
+
+    async def _session(self) -> Session:
+        session = await self._manager.get(self.id)
+        if session is None:
+            raise SessionNotFound(self.id)
+        return session

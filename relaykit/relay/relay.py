@@ -1,0 +1,326 @@
+"""Relay: all sessions of one process, and what a gateway calls."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+
+import anyio
+from anyio.abc import TaskGroup
+
+from relaykit.agent.launcher import AgentSpec
+from relaykit.clock import Clock
+from relaykit.conversation.conversation import Conversation
+from relaykit.conversation.cursor import Cursor
+from relaykit.conversation.journal import Journal
+from relaykit.errors import ManagerClosed, SessionNotFound, UnknownAgent, UnknownProject
+from relaykit.hooks.dispatch import Dispatcher
+from relaykit.hooks.events import ClientAttached, ClientDetached, EntriesRecorded, SessionRequest
+from relaykit.hooks.loader import PluginSet
+from relaykit.hooks.registration import MessageType, Route
+from relaykit.ids import IdGenerator
+from relaykit.meter import Meter
+from relaykit.relay.live_session import LiveSession
+from relaykit.relay.run_session import Parts, run_session
+from relaykit.session.manager import Manager
+from relaykit.session.model import Cause, Session, SessionFilter, check_agent_id
+from relaykit.session.news import News
+from relaykit.session.worker import Job
+from relaykit.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+class Relay:
+    """Starts, relays and ends sessions. Made by `open_relay`; used from its loop alone.
+
+    A method that is cancelled does not leave a session half made: what it began goes on in the relay's
+    own tasks. Sessions are shown as they were at one version.
+
+    :param routes: what plugins want mounted on a gateway.
+    :param messages: what plugins add to the relay protocol.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        plugins: PluginSet,
+        agents: Mapping[str, AgentSpec],
+        routes: Sequence[Route],
+        messages: Sequence[MessageType],
+        manager: Manager,
+        journal: Journal,
+        parts: Parts,
+        dispatcher: Dispatcher,
+        meter: Meter,
+        clock: Clock,
+        ids: IdGenerator,
+        tasks: TaskGroup,
+    ) -> None:
+        self.settings = settings
+        self.plugins = plugins
+        self.agents = agents
+        self.routes = routes
+        self.messages = messages
+        self.manager = manager
+        self.meter = meter
+        self.clock = clock
+        self.ids = ids
+        self.closing = False
+        self._journal = journal
+        self._parts = parts
+        self._dispatcher = dispatcher
+        self._tasks = tasks
+        self._live: dict[str, LiveSession] = {}
+
+    # ------------------------------------------------------------ sessions
+
+    async def create(
+        self,
+        agent_id: str,
+        *,
+        agent: str = "",
+        project: str = "",
+        owner: str = "local",
+        actor: str = "client",
+    ) -> Session:
+        """Create a session and start it; it goes on by itself. Its conversation tells how.
+
+        :param agent: a configured agent's name; empty for the default one.
+        :param project: a configured project's name; empty for the default one.
+        :raises InvalidAgentId: the role could not name a directory and a branch.
+        :raises UnknownAgent: no such agent, or no default among several.
+        :raises UnknownProject: no such project, or no default among several.
+        :raises DuplicateRole: the role is played already.
+        :raises Refused: a policy said no.
+        :raises ManagerClosed: the relay is shutting down.
+        """
+        check_agent_id(agent_id)
+        spec = self._agent(agent)
+        project = self._project(project)
+        if self._dispatcher.listens_to("relaykit_check_session"):
+            await self._dispatcher.check_session(
+                SessionRequest(agent_id=agent_id, agent=spec.name, project=project, owner=owner)
+            )
+        if self.closing:
+            raise ManagerClosed
+        job = Job(partial(self._create, agent_id, spec, project, owner, actor))
+        self._tasks.start_soon(_run_job, job)
+        return await job.outcome()
+
+    async def stop(
+        self, session_id: str, reason: str, *, cause: Cause = Cause.REQUESTED, actor: str = "client"
+    ) -> None:
+        """Begin to end a session. Returns once it is TERMINATING; `wait_ended` waits for the rest.
+
+        :raises SessionNotFound: there is no such session.
+        """
+        await self.require(session_id)
+        await self.manager.mark_terminating(session_id, reason, cause=cause, actor=actor)
+
+    async def wait_ended(self, session_id: str) -> None:
+        """Wait until a session that runs here is CLEANED and its transcript closed. Unknown: it has ended."""
+        live = self._live.get(session_id)
+        if live is not None:
+            await live.ended.wait()
+
+    async def get(self, session_id: str) -> Session | None:
+        """Return the session, or None."""
+        return await self.manager.get(session_id)
+
+    async def require(self, session_id: str) -> Session:
+        """Return the session.
+
+        :raises SessionNotFound: there is none.
+        """
+        session = await self.manager.get(session_id)
+        if session is None:
+            raise SessionNotFound(session_id)
+        return session
+
+    async def list(self, where: SessionFilter, *, after: str = "", limit: int = 100) -> Sequence[Session]:
+        """Return up to `limit` sessions that match, in order of id, those behind the id `after` only."""
+        return await self.manager.list(where, after=after, limit=limit)
+
+    def clients(self, session_id: str) -> int:
+        """Return how many clients follow the session here."""
+        live = self._live.get(session_id)
+        return live.clients if live else 0
+
+    # ------------------------------------------------------------ what is said
+
+    async def prompt(self, session_id: str, body: bytes, *, client_id: str, turn: str) -> None:
+        """Say something to the agent; see `LiveSession.prompt`. The answer comes by `attach`.
+
+        :raises SessionNotFound: there is no such session.
+        """
+        await self._require_live(session_id).prompt(body, client_id=client_id, turn=turn)
+
+    async def cancel(self, session_id: str) -> None:
+        """Have the agent end its running turn, if there is one.
+
+        :raises SessionNotFound: there is no such session.
+        """
+        await self._require_live(session_id).cancel()
+
+    async def answer(self, session_id: str, ref: str, body: bytes, *, client_id: str) -> None:
+        """Answer an open question; the first answer wins.
+
+        :param body: raw JSON of the result.
+        :raises SessionNotFound: there is no such session.
+        :raises QuestionClosed: somebody was faster.
+        """
+        await self._require_live(session_id).answer(ref, body, client_id=client_id)
+
+    def live(self, session_id: str) -> LiveSession:
+        """Return the live half of a session: its conversation and its open questions, to look at.
+
+        :raises SessionNotFound: there is no such session here.
+        """
+        return self._require_live(session_id)
+
+    @asynccontextmanager
+    async def attach(
+        self,
+        session_id: str,
+        *,
+        client_id: str,
+        protocol: str,
+        owner: str = "local",
+        after: int = 0,
+        epoch: str | None = None,
+    ) -> AsyncIterator[Cursor]:
+        """Follow a session's conversation behind entry `after` for as long as the block lasts.
+
+        Nothing is queued for the client: it reads the cursor at its own pace. Leaving ends nothing.
+
+        :raises SessionNotFound: there is no such session.
+        :raises CursorAhead: there is no entry `after` yet.
+        """
+        live = self._require_live(session_id)
+        cursor = live.conversation.attach(after=after, epoch=epoch)
+        live.clients += 1
+        try:
+            if self._dispatcher.listens_to("relaykit_on_client_attached"):
+                attached = ClientAttached(
+                    session_id=session_id,
+                    client_id=client_id,
+                    protocol=protocol,
+                    owner=owner,
+                    after=after,
+                    at=self.clock.now(),
+                )
+                live.news.tell(partial(self._dispatcher.client_attached, attached))
+            yield cursor
+        finally:
+            live.clients -= 1
+            if self._dispatcher.listens_to("relaykit_on_client_detached"):
+                detached = ClientDetached(
+                    session_id=session_id, client_id=client_id, protocol=protocol, at=self.clock.now()
+                )
+                live.news.tell(partial(self._dispatcher.client_detached, detached))
+
+    # ------------------------------------------------------------ inside
+
+    async def aclose(self) -> None:
+        """End every session in order: new ones are refused, agents stopped, workspaces cleaned. Idempotent."""
+        self.closing = True
+        with anyio.CancelScope(shield=True):
+            async with anyio.create_task_group() as ending:
+                for live in list(self._live.values()):
+                    ending.start_soon(self._shut_down, live)
+
+    async def _shut_down(self, live: LiveSession) -> None:
+        reason = "the relay is shutting down"
+        try:
+            await self.manager.mark_terminating(live.id, reason, cause=Cause.SHUTDOWN)
+        except Exception:
+            logger.exception("session %s could not be marked, it is ended all the same", live.id)
+            handle = self.manager.handle(live.id)
+            if handle is not None:
+                handle.scope.cancel()
+        await live.ended.wait()
+
+    async def _create(self, agent_id: str, spec: AgentSpec, project: str, owner: str, actor: str) -> Session:
+        settings = self.settings.relay
+        conversation = Conversation(journal=self._journal, clock=self.clock, tail_bytes=settings.tail_bytes)
+        session = await self.manager.create(
+            agent_id, conversation, agent=spec.name, owner=owner, project=project, actor=actor
+        )
+        try:
+            await conversation.open(session)
+        except BaseException as error:
+            with anyio.CancelScope(shield=True):
+                await self.manager.mark_terminating(session.id, str(error), cause=Cause.INTERNAL)
+                await self.manager.complete_cleanup(session.id)
+            raise
+        live = LiveSession(
+            session,
+            spec,
+            conversation,
+            manager=self.manager,
+            dispatcher=self._dispatcher,
+            meter=self.meter,
+            clock=self.clock,
+            news=News(self._tasks),
+            max_queued_prompts=settings.max_queued_prompts,
+        )
+        self._live[session.id] = live
+        self._tasks.start_soon(self._run, session, live)
+        return session
+
+    async def _run(self, session: Session, live: LiveSession) -> None:
+        handle = self.manager.handle(session.id)
+        try:
+            async with anyio.create_task_group() as tasks:
+                if self._dispatcher.listens_to("relaykit_on_entries"):
+                    tasks.start_soon(self._feed, session, live.conversation.attach())
+                try:
+                    if handle is not None:  # else a hook ended it as soon as it was created
+                        await run_session(session, handle, live, self._parts)
+                finally:
+                    live.ended.set()  # who waits for the end does not wait for a slow plugin to read it
+        finally:
+            del self._live[session.id]
+
+    async def _feed(self, session: Session, cursor: Cursor) -> None:
+        """Give plugins what was said, through a cursor like any client's, until the conversation is over."""
+        with anyio.CancelScope(shield=True):
+            while True:
+                try:
+                    batch = await cursor.next()
+                except anyio.EndOfStream:
+                    return
+                if batch.entries:
+                    recorded = EntriesRecorded(session=session, epoch=cursor.epoch, entries=batch.entries)
+                    await self._dispatcher.entries(recorded)
+
+    def _require_live(self, session_id: str) -> LiveSession:
+        live = self._live.get(session_id)
+        if live is None:
+            raise SessionNotFound(session_id)
+        return live
+
+    def _agent(self, name: str) -> AgentSpec:
+        return self.agents[_choose(name, self.settings.relay.default_agent, self.agents, UnknownAgent)]
+
+    def _project(self, name: str) -> str:
+        return _choose(name, self.settings.relay.default_project, self.settings.projects, UnknownProject)
+
+
+def _choose(
+    name: str, default: str, known: Mapping[str, object], error: type[UnknownAgent | UnknownProject]
+) -> str:
+    chosen = name or default or (next(iter(known)) if len(known) == 1 else "")
+    if chosen not in known:
+        raise error(chosen, known)
+    return chosen
+
+
+async def _run_job(job: Job[Session]) -> None:
+    with anyio.CancelScope(shield=True):  # its caller waits for an answer in any case
+        await job.run()
+        job.finish(None)
