@@ -11,35 +11,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import pluggy
 
-from relaykit.agent.launcher import AgentSpec, LauncherFactory
-from relaykit.agent.workspace import Workspace
-from relaykit.hooks.events import (
-    CleanupFailed,
-    ClientAttached,
-    ClientDetached,
-    EntriesRecorded,
-    ModeRequest,
-    PermissionRequest,
-    PromptRequest,
-    QuestionAnswered,
-    QuestionAsked,
-    SessionRequest,
-    TurnEnded,
-    TurnStarted,
-)
-from relaykit.hooks.registration import Command, MessageType, PluginContext, Route, Service, StorageFactory
-from relaykit.meter import Meter
-from relaykit.session.cleaner import Cleaner
-from relaykit.session.state_machine import Transition
+# Imported for types alone: finding plugins and listing their commands loads no event loop and no session.
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from relaykit.agent.launcher import AgentSpec, LauncherFactory
+    from relaykit.agent.workspace import Workspace
+    from relaykit.hooks.events import (
+        CleanupFailed,
+        ClientAttached,
+        ClientDetached,
+        EntriesRecorded,
+        ModeRequest,
+        PermissionRequest,
+        PromptRequest,
+        QuestionAnswered,
+        QuestionAsked,
+        SessionRequest,
+        TurnEnded,
+        TurnStarted,
+    )
+    from relaykit.hooks.registration import (
+        Command,
+        MessageType,
+        PluginContext,
+        Route,
+        Service,
+        StorageFactory,
+    )
+    from relaykit.meter import Meter
+    from relaykit.session.cleaner import Cleaner
+    from relaykit.session.state_machine import Transition
 
 hookspec = pluggy.HookspecMarker("relaykit")
 hookimpl = pluggy.HookimplMarker("relaykit")
 
-# ruff: noqa: ARG001 -- a specification uses no argument; implementations do
 # mypy: disable-error-code="empty-body"
 
 # ---------------------------------------------------------------- registration
