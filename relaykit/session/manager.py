@@ -11,27 +11,20 @@ from __future__ import annotations
 import logging
 from collections.abc import MutableSequence, Sequence
 from copy import deepcopy
-from dataclasses import replace
 from functools import partial
 from types import MappingProxyType, TracebackType
-from typing import Any, Self
+from typing import Self
 
 import anyio
 from anyio.abc import TaskGroup
 
 from relaykit.clock import Clock
-from relaykit.errors import (
-    DuplicateRole,
-    DuplicateSession,
-    ManagerClosed,
-    SessionError,
-    SessionNotFound,
-    StaleVersion,
-    TransitionError,
-)
+from relaykit.errors import DuplicateSession, ManagerClosed, SessionNotFound
 from relaykit.ids import IdGenerator
-from relaykit.meter import NO_METER, SESSION_TRANSITIONS, Meter
-from relaykit.session.cleaner import Cleaner, CleanerResult, CleanupReport, Outcome, Phase
+from relaykit.meter import NO_METER, Meter
+from relaykit.session.changes import Changes, close_shielded
+from relaykit.session.cleaner import Cleaner, CleanupReport
+from relaykit.session.cleanup import Cleanup
 from relaykit.session.hooks import SessionHooks
 from relaykit.session.model import (
     Activity,
@@ -41,10 +34,9 @@ from relaykit.session.model import (
     Json,
     Session,
     SessionFilter,
-    SessionState,
     check_agent_id,
 )
-from relaykit.session.state_machine import Event, Transition, next_state
+from relaykit.session.state_machine import Event
 from relaykit.session.store import Store
 from relaykit.session.worker import Worker
 from relaykit.tasks import OwnedTasks
@@ -94,11 +86,8 @@ class Manager:
         self._store = store
         self._ids = ids
         self._clock = clock
-        self._cleaners = [cleaner for phase in Phase for cleaner in cleaners if cleaner.phase is phase]
-        self._hooks = hooks
-        self._meter = meter
+        self._changes = Changes(store, clock, Cleanup(cleaners, timeout=cleaner_timeout), hooks, meter)
         self._node = node
-        self._cleaner_timeout = cleaner_timeout
         self._live: dict[str, Worker] = {}
         self._touched: dict[str, Activity] = {}
         self._owned = OwnedTasks()
@@ -167,7 +156,7 @@ class Manager:
             raise DuplicateSession(session.id)
         handle = Handle(connection, anyio.CancelScope())
         worker = self._start(Worker(session, handle, tasks, committed=False), tasks)
-        return await worker.submit(partial(self._create, worker, actor)).outcome()
+        return await worker.submit(partial(self._changes.create, worker, actor)).outcome()
 
     async def begin_spawn(self, session_id: str, *, actor: str = "relay") -> Session:
         """Move CREATED → SPAWNING. Spawning the agent is the caller's own affair.
@@ -177,7 +166,7 @@ class Manager:
         :raises ManagerClosed: the Manager is closing.
         """
         worker = await self._require(session_id)
-        return await worker.submit(partial(self._commit, worker, Event.SPAWN, actor)).outcome()
+        return await worker.submit(partial(self._changes.transition, worker, Event.SPAWN, actor)).outcome()
 
     async def attach_agent(
         self, session_id: str, worktree_dir: str, agent: Closable, *, actor: str = "relay"
@@ -193,9 +182,9 @@ class Manager:
         """
         try:
             worker = await self._require(session_id)
-            job = worker.submit(partial(self._attach, worker, worktree_dir, agent, actor))
+            job = worker.submit(partial(self._changes.attach, worker, worktree_dir, agent, actor))
         except BaseException:
-            await _close_shielded(agent)
+            await close_shielded(agent)
             raise
         return await job.outcome()
 
@@ -207,7 +196,7 @@ class Manager:
         """
         facts = MappingProxyType(deepcopy(dict(facts)))
         worker = await self._require(session_id, closing=True)
-        return await worker.submit(partial(self._record, worker, plugin, facts)).outcome()
+        return await worker.submit(partial(self._changes.record, worker, plugin, facts)).outcome()
 
     async def mark_terminating(
         self, session_id: str, reason: str, *, cause: Cause = Cause.REQUESTED, actor: str = "relay"
@@ -220,7 +209,7 @@ class Manager:
         """
         worker = await self._find(session_id)
         if worker is not None:
-            await worker.submit(partial(self._terminate, worker, reason, cause, actor)).outcome()
+            await worker.submit(partial(self._changes.terminate, worker, reason, cause, actor)).outcome()
 
     async def complete_cleanup(self, session_id: str, *, actor: str = "relay") -> CleanupReport:
         """Run the cleaners, move TERMINATING → CLEANED, and remove the session from the store.
@@ -233,7 +222,7 @@ class Manager:
         worker = await self._find(session_id)
         if worker is None:
             return CleanupReport()
-        return await worker.submit(partial(self._clean, worker, actor)).outcome()
+        return await worker.submit(partial(self._changes.clean, worker, actor)).outcome()
 
     async def record_heartbeat(self, session_id: str) -> None:
         """Note that the session was heard of now. In memory: `flush_activity` writes it.
@@ -302,146 +291,6 @@ class Manager:
         worker = self._live.get(session.id)
         return session if worker is None else session.with_activity(worker.session.activity)
 
-    # ------------------------------------------------------------ inside the worker
-
-    async def _create(self, worker: Worker, actor: str) -> Session:
-        session = worker.session
-        try:
-            await self._store.create(session)
-        except Exception as error:
-            worker.ended = True
-            self._count(
-                "CREATE", "illegal" if isinstance(error, (DuplicateRole, DuplicateSession)) else "failed"
-            )
-            raise
-        worker.committed = True
-        self._announce(
-            worker, Transition(before=None, after=session, event=None, actor=actor, at=session.created_at)
-        )
-        return session
-
-    async def _attach(self, worker: Worker, worktree_dir: str, agent: Closable, actor: str) -> Session:
-        try:
-            if worker.handle is None:
-                raise SessionError(
-                    f"session {worker.session.id!r} has no connection here: this Manager did not create it"
-                )
-            session = await self._commit(worker, Event.ACTIVATE, actor, worktree_dir=worktree_dir)
-        except BaseException:
-            await _close_shielded(agent)
-            raise
-        worker.handle.agent = agent
-        return session
-
-    async def _record(self, worker: Worker, plugin: str, facts: Json) -> Session:
-        before = worker.session
-        if before.state is SessionState.CLEANED:
-            raise SessionNotFound(before.id)
-        resources = MappingProxyType({**before.resources, plugin: facts})
-        return await self._save(worker, replace(before, version=before.version + 1, resources=resources))
-
-    async def _terminate(self, worker: Worker, reason: str, cause: Cause, actor: str) -> Session:
-        if worker.session.state is SessionState.TERMINATING or worker.ended:
-            return worker.session  # the table's idempotent pair: no save, no news
-        session = await self._commit(worker, Event.TERMINATE, actor, reason=reason, cause=cause)
-        if worker.handle is not None:
-            worker.handle.scope.cancel()
-        return session
-
-    async def _clean(self, worker: Worker, actor: str) -> CleanupReport:
-        if not worker.ended:
-            if worker.session.state is not SessionState.CLEANED:  # else only the delete is missing
-                if worker.report is None:
-                    self._next(worker.session, Event.CLEAN)
-                    worker.report = CleanupReport(results=await self._run_cleaners(worker))
-                # What follows may raise StoreError and be tried again: the cleaners do not run twice.
-                await self._commit(worker, Event.CLEAN, actor)
-            await self._store.delete(worker.session.id)
-            worker.ended = True
-        return worker.report or CleanupReport(worker.session)
-
-    async def _run_cleaners(self, worker: Worker) -> tuple[CleanerResult, ...]:
-        results: list[CleanerResult] = []
-        agent_failed = False
-        for cleaner in self._cleaners:
-            if agent_failed and cleaner.phase is Phase.WORKSPACE:
-                detail = "the agent could not be stopped, so its workspace stays"
-                results.append(CleanerResult(cleaner.name, Outcome.SKIPPED, detail))
-                continue
-            result = await self._run_cleaner(cleaner, worker)
-            results.append(result)
-            if result.outcome is Outcome.FAILED:
-                agent_failed = agent_failed or cleaner.phase is Phase.AGENT
-                if self._hooks.listening:
-                    worker.tell(partial(self._hooks.cleanup_failed, worker.session, result))
-        return tuple(results)
-
-    async def _run_cleaner(self, cleaner: Cleaner, worker: Worker) -> CleanerResult:
-        session = worker.session
-        try:
-            with anyio.fail_after(self._cleaner_timeout):
-                return await cleaner.clean(session, worker.handle)
-        except Exception as error:
-            overran = isinstance(error, TimeoutError)
-            detail = (
-                f"took longer than {self._cleaner_timeout:g} s"
-                if overran
-                else f"{type(error).__name__}: {error}"
-            )
-            logger.exception("cleaner %s failed for session %s", cleaner.name, session.id)
-            return CleanerResult(cleaner.name, Outcome.FAILED, detail)
-
-    async def _commit(self, worker: Worker, event: Event, actor: str, **changes: Any) -> Session:
-        before = worker.session
-        state = self._next(before, event)
-        try:
-            after = await self._save(
-                worker, replace(before, state=state, version=before.version + 1, **changes)
-            )
-        except Exception:
-            self._count(event, "failed")
-            raise
-        if event is Event.CLEAN and worker.report is not None:
-            worker.report = replace(worker.report, session=after)
-        self._announce(
-            worker,
-            Transition(
-                before=before,
-                after=after,
-                event=event,
-                actor=actor,
-                at=self._clock.now(),
-                report=worker.report,
-            ),
-        )
-        return after
-
-    async def _save(self, worker: Worker, after: Session) -> Session:
-        try:
-            await self._store.save(after, expected_version=worker.session.version)
-        except StaleVersion:
-            # Somebody else wrote: their version is the truth, and the next call begins from it.
-            stored = await self._store.get(after.id)
-            if stored is None:
-                worker.ended = True
-            else:
-                worker.session = stored
-            raise
-        if worker.session.activity is not after.activity:  # messages were counted while the store wrote
-            after = after.with_activity(worker.session.activity)
-        worker.session = after
-        return after
-
-    def _next(self, session: Session, event: Event) -> SessionState:
-        try:
-            return next_state(session.state, event)
-        except TransitionError:
-            self._count(event, "illegal")
-            raise TransitionError(session.state, event, session_id=session.id) from None
-
-    def _count(self, event: str, outcome: str) -> None:
-        self._meter.count(SESSION_TRANSITIONS, event=str(event), outcome=outcome)
-
     # ------------------------------------------------------------ workers and their callers
 
     async def _find(self, session_id: str) -> Worker | None:
@@ -482,35 +331,16 @@ class Manager:
             del self._live[session_id]
             self._touched.pop(session_id, None)
 
-    # ------------------------------------------------------------ news
-
-    def _announce(self, worker: Worker, transition: Transition) -> None:
-        self._count(transition.event or "CREATE", "done")
-        after = transition.after
-        logger.info(
-            "session %s (%s): %s -> %s%s",
-            after.id,
-            after.agent_id,
-            transition.before.state if transition.before else "nothing",
-            after.state,
-            f" ({after.reason})" if after.reason else "",
-        )
-        if self._hooks.listening:
-            worker.tell(partial(self._hooks.transitioned, transition))
-
     async def _end_at_close(self, worker: Worker, failures: MutableSequence[Exception]) -> None:
         session_id = worker.session.id
         try:
-            end = partial(self._terminate, worker, "the relay is shutting down", Cause.SHUTDOWN, "relay")
+            end = partial(
+                self._changes.terminate, worker, "the relay is shutting down", Cause.SHUTDOWN, "relay"
+            )
             await worker.submit(end).outcome()
-            await worker.submit(partial(self._clean, worker, "relay")).outcome()
+            await worker.submit(partial(self._changes.clean, worker, "relay")).outcome()
         except (SessionNotFound, ManagerClosed):
             return  # it ended by itself meanwhile, or never began
         except Exception as error:
             logger.exception("session %s could not be ended", session_id)
             failures.append(error)
-
-
-async def _close_shielded(agent: Closable) -> None:
-    with anyio.CancelScope(shield=True):
-        await agent.aclose()

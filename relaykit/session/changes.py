@@ -1,0 +1,173 @@
+"""Changes: what a session's worker does. The store first, then memory, then the news."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+import anyio
+
+from relaykit.clock import Clock
+from relaykit.errors import (
+    DuplicateRole,
+    DuplicateSession,
+    SessionError,
+    SessionNotFound,
+    StaleVersion,
+    TransitionError,
+)
+from relaykit.meter import SESSION_TRANSITIONS, Meter
+from relaykit.session.cleaner import CleanerResult, CleanupReport
+from relaykit.session.cleanup import Cleanup
+from relaykit.session.hooks import SessionHooks
+from relaykit.session.model import Cause, Closable, Json, Session, SessionState
+from relaykit.session.state_machine import Event, Transition, next_state
+from relaykit.session.store import Store
+from relaykit.session.worker import Worker
+
+logger = logging.getLogger(__name__)
+
+
+class Changes:
+    """Makes one change of one session. Each method runs in that session's worker, never concurrently."""
+
+    def __init__(
+        self, store: Store, clock: Clock, cleanup: Cleanup, hooks: SessionHooks, meter: Meter
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._cleanup = cleanup
+        self._hooks = hooks
+        self._meter = meter
+
+    async def create(self, worker: Worker, actor: str) -> Session:
+        """Bring the worker's new session into the store; if it is refused, the worker has ended."""
+        session = worker.session
+        try:
+            await self._store.create(session)
+        except Exception as error:
+            worker.ended = True
+            refused = isinstance(error, DuplicateRole | DuplicateSession)
+            self._count("CREATE", "illegal" if refused else "failed")
+            raise
+        worker.committed = True
+        self._announce(worker, None, session, None, actor)
+        return session
+
+    async def attach(self, worker: Worker, worktree_dir: str, agent: Closable, actor: str) -> Session:
+        """Make the session ACTIVE with this agent; whatever fails, the agent is closed."""
+        try:
+            if worker.handle is None:
+                raise SessionError(
+                    f"session {worker.session.id!r} has no connection here: this Manager did not create it"
+                )
+            session = await self.transition(worker, Event.ACTIVATE, actor, worktree_dir=worktree_dir)
+        except BaseException:
+            await close_shielded(agent)
+            raise
+        worker.handle.agent = agent
+        return session
+
+    async def record(self, worker: Worker, plugin: str, facts: Json) -> Session:
+        """Save what identifies a plugin's resource, as a version without a transition."""
+        before = worker.session
+        if before.state is SessionState.CLEANED:
+            raise SessionNotFound(before.id)
+        resources = MappingProxyType({**before.resources, plugin: facts})
+        return await self._save(worker, replace(before, version=before.version + 1, resources=resources))
+
+    async def terminate(self, worker: Worker, reason: str, cause: Cause, actor: str) -> None:
+        """Mark the session TERMINATING, if it is not yet, and cancel its scope."""
+        if worker.session.state is SessionState.TERMINATING or worker.ended:
+            return  # the table's idempotent pair: no save, no news
+        await self.transition(worker, Event.TERMINATE, actor, reason=reason, cause=cause)
+        if worker.handle is not None:
+            worker.handle.scope.cancel()
+
+    async def clean(self, worker: Worker, actor: str) -> CleanupReport:
+        """Run the cleaners once, mark the session CLEANED, and take it out of the store."""
+        if not worker.ended:
+            if worker.session.state is not SessionState.CLEANED:  # else only the delete is missing
+                if worker.report is None:
+                    self._next(worker.session, Event.CLEAN)
+                    failed = partial(self._cleanup_failed, worker)
+                    results = await self._cleanup.run(worker.session, worker.handle, failed=failed)
+                    worker.report = CleanupReport(results=results)
+                # What follows may raise StoreError and be tried again: the cleaners do not run twice.
+                await self.transition(worker, Event.CLEAN, actor)
+            await self._store.delete(worker.session.id)
+            worker.ended = True
+        return worker.report or CleanupReport(worker.session)
+
+    async def transition(self, worker: Worker, event: Event, actor: str, **changes: Any) -> Session:
+        """Move the session by one event, with these fields changed."""
+        before = worker.session
+        state = self._next(before, event)
+        after = replace(before, state=state, version=before.version + 1, **changes)
+        try:
+            after = await self._save(worker, after)
+        except Exception:
+            self._count(event, "failed")
+            raise
+        if worker.report is not None:
+            worker.report = replace(worker.report, session=after)
+        self._announce(worker, before, after, event, actor)
+        return after
+
+    async def _save(self, worker: Worker, after: Session) -> Session:
+        try:
+            await self._store.save(after, expected_version=worker.session.version)
+        except StaleVersion:
+            # Somebody else wrote: their version is the truth, and the next call begins from it.
+            stored = await self._store.get(after.id)
+            if stored is None:
+                worker.ended = True
+            else:
+                worker.session = stored
+            raise
+        if worker.session.activity is not after.activity:  # messages were counted while the store wrote
+            after = after.with_activity(worker.session.activity)
+        worker.session = after
+        return after
+
+    def _next(self, session: Session, event: Event) -> SessionState:
+        try:
+            return next_state(session.state, event)
+        except TransitionError:
+            self._count(event, "illegal")
+            raise TransitionError(session.state, event, session_id=session.id) from None
+
+    def _announce(
+        self, worker: Worker, before: Session | None, after: Session, event: Event | None, actor: str
+    ) -> None:
+        self._count(event or "CREATE", "done")
+        if logger.isEnabledFor(logging.INFO):
+            was = before.state if before else "nothing"
+            why = f" ({after.reason})" if after.reason else ""
+            logger.info("session %s (%s): %s -> %s%s", after.id, after.agent_id, was, after.state, why)
+        if self._hooks.listening:
+            transition = Transition(
+                before=before,
+                after=after,
+                event=event,
+                actor=actor,
+                at=self._clock.now(),
+                report=worker.report,
+            )
+            worker.tell(partial(self._hooks.transitioned, transition))
+
+    def _cleanup_failed(self, worker: Worker, result: CleanerResult) -> None:
+        if self._hooks.listening:
+            worker.tell(partial(self._hooks.cleanup_failed, worker.session, result))
+
+    def _count(self, event: str, outcome: str) -> None:
+        self._meter.count(SESSION_TRANSITIONS, event=event, outcome=outcome)
+
+
+async def close_shielded(agent: Closable) -> None:
+    """Close an agent that nobody else will close, whatever cancels the caller."""
+    with anyio.CancelScope(shield=True):
+        await agent.aclose()

@@ -1,0 +1,58 @@
+"""Cleanup: runs a session's cleaners, phase after phase, each in isolation and under a deadline."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+import anyio
+
+from relaykit.session.cleaner import Cleaner, CleanerResult, Outcome, Phase
+from relaykit.session.model import Handle, Session
+
+logger = logging.getLogger(__name__)
+
+
+class Cleanup:
+    """All cleaners of a relay.
+
+    :param cleaners: run in this order within their phase.
+    :param timeout: seconds that each may take.
+    """
+
+    def __init__(self, cleaners: Sequence[Cleaner], *, timeout: float) -> None:
+        self._cleaners = [cleaner for phase in Phase for cleaner in cleaners if cleaner.phase is phase]
+        self._timeout = timeout
+
+    async def run(
+        self, session: Session, handle: Handle | None, *, failed: Callable[[CleanerResult], None]
+    ) -> Sequence[CleanerResult]:
+        """Run every cleaner once and return what each did.
+
+        If one of phase AGENT fails, something may still work in the workspace: those of WORKSPACE are skipped.
+
+        :param failed: called for each that raised or overran.
+        """
+        results: list[CleanerResult] = []
+        agent_failed = False
+        for cleaner in self._cleaners:
+            if agent_failed and cleaner.phase is Phase.WORKSPACE:
+                detail = "the agent could not be stopped, so its workspace stays"
+                results.append(CleanerResult(cleaner.name, Outcome.SKIPPED, detail))
+                continue
+            result = await self._run_one(cleaner, session, handle)
+            results.append(result)
+            if result.outcome is Outcome.FAILED:
+                agent_failed = agent_failed or cleaner.phase is Phase.AGENT
+                failed(result)
+        return tuple(results)
+
+    async def _run_one(self, cleaner: Cleaner, session: Session, handle: Handle | None) -> CleanerResult:
+        try:
+            with anyio.move_on_after(self._timeout):
+                return await cleaner.clean(session, handle)
+        except Exception as error:
+            logger.exception("cleaner %s failed for session %s", cleaner.name, session.id)
+            return CleanerResult(cleaner.name, Outcome.FAILED, f"{type(error).__name__}: {error}")
+        logger.error("cleaner %s overran for session %s", cleaner.name, session.id)
+        return CleanerResult(cleaner.name, Outcome.FAILED, f"took longer than {self._timeout:g} s")
