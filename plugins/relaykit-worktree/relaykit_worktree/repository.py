@@ -1,0 +1,191 @@
+"""What git knows of a repository: where it is, its worktrees, its branches."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from anyio import to_thread
+
+from relaykit.errors import NotARepository, WorkspaceError
+from relaykit_worktree.git import Git, GitError
+
+DIRECTORY = ".relaykit"
+"""The directory in a repository's top level that is relaykit's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """The repository around a project.
+
+    :param common_dir: git's own directory, the one that all worktrees share; it names the repository.
+    :param top_level: the root of the checkout that the project is in.
+    :param prefix: the project's directory, relative to `top_level`.
+    """
+
+    common_dir: Path
+    top_level: Path
+    prefix: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedWorktree:
+    """One entry of ``git worktree list``.
+
+    :param branch: the full name, as ``refs/heads/main``; None when HEAD is detached.
+    :param locked: why, possibly empty; None when it is not locked.
+    :param prunable: why, possibly empty; None when it is whole.
+    """
+
+    path: Path
+    head: str | None = None
+    branch: str | None = None
+    locked: str | None = None
+    prunable: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Checkout:
+    """One worktree, and git's own directory for it.
+
+    Every command names both: left to look for itself, git would take the main repository, which lies
+    around the worktree, should the worktree's ``.git`` go missing.
+    """
+
+    git: Git
+    path: Path
+    git_dir: Path
+
+    async def run(self, *arguments: str) -> str:
+        """Run git on this worktree and return its standard output.
+
+        :raises GitError: as `Git.run`.
+        """
+        return await self.git.run(
+            self.path, f"--git-dir={self.git_dir}", f"--work-tree={self.path}", *arguments
+        )
+
+
+async def open_checkout(git: Git, path: Path) -> Checkout:
+    """Return the worktree whose root is `path`.
+
+    :raises WorkspaceError: it is none.
+    """
+    top_level = await git.run(path, "rev-parse", "--path-format=absolute", "--show-toplevel")
+    if Path(top_level.removesuffix("\n")) != path:
+        raise WorkspaceError(
+            f"{str(path)!r} is no worktree any more: its `.git` is missing or leads elsewhere"
+        )
+    git_dir = await git.run(path, "rev-parse", "--absolute-git-dir")
+    return Checkout(git, path, Path(git_dir.removesuffix("\n")))
+
+
+async def find_repository(git: Git, project: Path) -> Repository:
+    """Return the repository that holds the directory `project`.
+
+    :raises NotARepository: there is none.
+    :raises WorkspaceError: it is bare, or git refuses to look at it.
+    """
+    try:
+        inside = await git.run(project, "rev-parse", "--is-inside-work-tree")
+    except GitError as error:
+        if "not a git repository" in error.stderr:
+            raise NotARepository(str(project)) from error
+        raise
+    if inside.strip() != "true":
+        raise WorkspaceError(
+            f"{str(project)!r} is a bare repository or git's own directory, not a checkout: "
+            "set the project's `path` to a checkout of it (`git worktree add` makes one)"
+        )
+    common_dir = await git.run(project, "rev-parse", "--path-format=absolute", "--git-common-dir")
+    top_level = await git.run(project, "rev-parse", "--path-format=absolute", "--show-toplevel")
+    prefix = await git.run(project, "rev-parse", "--show-prefix")
+    return Repository(
+        common_dir=Path(common_dir.removesuffix("\n")),
+        top_level=Path(top_level.removesuffix("\n")),
+        prefix=Path(prefix.removesuffix("\n")),
+    )
+
+
+async def list_worktrees(git: Git, directory: Path) -> list[ListedWorktree]:
+    """Return every worktree of the repository, the main one first."""
+    return parse_worktrees(await git.run(directory, "worktree", "list", "--porcelain", "-z"))
+
+
+def parse_worktrees(listing: str) -> list[ListedWorktree]:
+    """Read ``git worktree list --porcelain -z``: attributes end with NUL, an entry with one more."""
+    found = []
+    for block in listing.split("\0\0"):
+        attributes = dict(line.partition(" ")[::2] for line in block.split("\0") if line)
+        if "worktree" in attributes:
+            found.append(
+                ListedWorktree(
+                    path=Path(attributes["worktree"]),
+                    head=attributes.get("HEAD"),
+                    branch=attributes.get("branch"),
+                    locked=attributes.get("locked"),
+                    prunable=attributes.get("prunable"),
+                )
+            )
+    return found
+
+
+async def branch_tip(git: Git, directory: Path, branch: str) -> str | None:
+    """Return the id of the commit that `branch` (``refs/heads/…``) points to, or None without such a branch."""
+    listing = await git.run(directory, "for-each-ref", "--format=%(refname) %(objectname)", branch)
+    for line in listing.splitlines():
+        name, _, commit = line.partition(" ")
+        if name == branch:  # a pattern also matches what is below it
+            return commit
+    return None
+
+
+async def resolve_commit(git: Git, directory: Path, revision: str) -> str:
+    """Return the id of the commit that `revision` means now.
+
+    :raises WorkspaceError: it means none.
+    """
+    try:
+        commit = await git.run(
+            directory, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"
+        )
+    except GitError as error:
+        if error.exit_code is None:
+            raise
+        raise WorkspaceError(
+            f"{revision!r} is no commit in {str(directory)!r}: make a first commit there, "
+            "or correct `base` in [plugins.worktree]"
+        ) from error
+    return commit.strip()
+
+
+async def exclude(common_dir: Path) -> None:
+    """See that git ignores our directory, in this clone alone: ``info/exclude``, not ``.gitignore``."""
+    try:
+        await to_thread.run_sync(_exclude, common_dir / "info" / "exclude")
+    except OSError as error:
+        raise WorkspaceError(
+            f"cannot add {DIRECTORY}/ to {str(common_dir / 'info' / 'exclude')!r}: {error.strerror}"
+        ) from error
+
+
+def _exclude(path: Path) -> None:
+    line = f"/{DIRECTORY}/".encode()
+    content = path.read_bytes() if path.exists() else b""
+    if line in content.splitlines():
+        return
+    path.parent.mkdir(exist_ok=True)
+    if content and not content.endswith(b"\n"):
+        content += b"\n"
+    # Whole or not at all: a person's own lines are in this file.
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix="exclude.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content + line + b"\n")
+        Path(temporary).chmod(path.stat().st_mode & 0o777 if path.exists() else 0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

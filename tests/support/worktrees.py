@@ -1,0 +1,131 @@
+"""Real git repositories, and sessions that get worktrees in them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import anyio
+
+from relaykit.session import Activity, CleanerResult, Json, Session
+from relaykit_worktree.cleaner import WorktreeCleaner
+from relaykit_worktree.git import Git
+from relaykit_worktree.settings import DISPOSABLE
+from relaykit_worktree.workspace import WorktreeWorkspace
+
+_WHEN = datetime(2025, 1, 1, tzinfo=UTC)
+
+
+def git(directory: Path, *arguments: str) -> str:
+    """Run git and return its output; fail loudly."""
+    done = subprocess.run(
+        ["git", "-C", str(directory), *arguments],
+        check=True,
+        capture_output=True,
+        timeout=30,
+    )
+    return os.fsdecode(done.stdout)
+
+
+def commit(directory: Path, name: str, content: str = "content\n") -> str:
+    """Commit one file and return the commit's id."""
+    (directory / name).parent.mkdir(parents=True, exist_ok=True)
+    (directory / name).write_text(content)
+    git(directory, "add", "--", name)
+    git(directory, "commit", "-qm", f"add {name!r}")
+    return git(directory, "rev-parse", "HEAD").strip()
+
+
+def make_repository(path: Path) -> Path:
+    """Make a repository with one commit and some ignore rules."""
+    path.mkdir(parents=True)
+    git(path, "init", "-q", "-b", "main")
+    (path / "docs").mkdir()
+    (path / "docs" / "guide.md").write_text("guide\n")
+    (path / ".gitignore").write_text("node_modules/\nbuild/\n*.log\n__pycache__/\nsecret.env\nprivate/\n")
+    (path / "code.py").write_text("print('hello')\n")
+    git(path, "add", ".")
+    git(path, "commit", "-qm", "one")
+    return path
+
+
+def make_session(session_id: str = "s1", *, agent_id: str = "auth", **values: str) -> Session:
+    """Make a session as the Manager would hand it to a workspace."""
+    owner, project = values.get("owner", "local"), values.get("project", "shop")
+    return Session(
+        id=session_id,
+        agent_id=agent_id,
+        agent="echo",
+        owner=owner,
+        project=project,
+        node="local",
+        created_at=_WHEN,
+        activity=Activity(_WHEN),
+    )
+
+
+@dataclass
+class Bench:
+    """A workspace and its cleaner over one repository, and what sessions recorded."""
+
+    repository: Path
+    projects: Mapping[str, Path] = field(default_factory=dict)
+    git: Git = field(default_factory=lambda: Git(20))
+    base: str = "HEAD"
+    recorded: dict[str, Json] = field(default_factory=dict)
+
+    def workspace(self) -> WorktreeWorkspace:
+        """Make the workspace."""
+        return WorktreeWorkspace(self.projects or {"shop": self.repository}, git=self.git, base=self.base)
+
+    async def prepare(self, session: Session) -> Path:
+        """Prepare a worktree, and keep what was recorded."""
+
+        async def record(facts: Json) -> None:
+            self.recorded[session.id] = facts
+
+        return await self.workspace().prepare(session, record)
+
+    def with_resources(self, session: Session) -> Session:
+        """Return the session as the store would give it back."""
+        facts = self.recorded.get(session.id)
+        return session if facts is None else replace(session, resources={"worktree": facts})
+
+    async def clean(self, session: Session, *, disposable: tuple[str, ...] = DISPOSABLE) -> CleanerResult:
+        """Clean from what was recorded alone."""
+        return await WorktreeCleaner(git=self.git, disposable=disposable).clean(
+            self.with_resources(session), None
+        )
+
+
+@asynccontextmanager
+async def process_in(directory: Path) -> AsyncIterator[int]:
+    """Run a process whose working directory this is, and give its id."""
+    process = await anyio.open_process([sys.executable, "-c", "print(flush=True); input()"], cwd=directory)
+    try:
+        assert process.stdout is not None
+        with anyio.fail_after(10):
+            await process.stdout.receive()
+        yield process.pid
+    finally:
+        with anyio.CancelScope(shield=True):
+            process.kill()
+            await process.aclose()
+
+
+def everything(repository: Path) -> tuple[str, str, list[str]]:
+    """Return worktrees, refs, and every path there is but for objects, so that two moments can be compared."""
+    paths = sorted(
+        str(path.relative_to(repository))
+        for path in repository.rglob("*")
+        if not str(path.relative_to(repository)).startswith((".git/objects/", ".git/info/exclude"))
+        # An index.lock or a reflog's directory would show; the empty directory of all worktrees may stay or go.
+        and str(path.relative_to(repository)) not in {".git/worktrees", ".git/logs/refs/heads/relaykit"}
+    )
+    return git(repository, "worktree", "list", "--porcelain"), git(repository, "for-each-ref"), paths
