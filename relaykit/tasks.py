@@ -25,5 +25,6 @@ class OwnedTasks:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._group.cancel_scope.shield = True  # it waits for them, whatever cancels the host
         self._group.cancel_scope.cancel()
         await self._group.__aexit__(None, None, None)

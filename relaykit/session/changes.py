@@ -17,6 +17,7 @@ from relaykit.errors import (
     SessionError,
     SessionNotFound,
     StaleVersion,
+    StoreError,
     TransitionError,
 )
 from relaykit.meter import SESSION_TRANSITIONS, Meter
@@ -29,6 +30,9 @@ from relaykit.session.store import Store
 from relaykit.session.worker import Worker
 
 logger = logging.getLogger(__name__)
+
+_CLOSE_TIMEOUT = 15.0
+"""Seconds for an agent or a connection that no cleaner looks after."""
 
 
 class Changes:
@@ -49,10 +53,12 @@ class Changes:
         try:
             await self._store.create(session)
         except Exception as error:
-            worker.ended = True
-            refused = isinstance(error, DuplicateRole | DuplicateSession)
-            self._count("CREATE", "illegal" if refused else "failed")
-            raise
+            if not (isinstance(error, StoreError) and await self._was_saved(session)):
+                worker.ended = True
+                refused = isinstance(error, DuplicateRole | DuplicateSession)
+                self._count("CREATE", "illegal" if refused else "failed")
+                raise
+            logger.warning("session %s was created, though its store said: %s", session.id, error)
         worker.committed = True
         self._announce(worker, None, session, None, actor)
         return session
@@ -73,7 +79,7 @@ class Changes:
 
     async def record(self, worker: Worker, plugin: str, facts: Json) -> Session:
         """Save what identifies a plugin's resource, as a version without a transition."""
-        before = worker.session
+        before = worker.latest()
         if before.state is SessionState.CLEANED:
             raise SessionNotFound(before.id)
         resources = MappingProxyType({**before.resources, plugin: facts})
@@ -86,6 +92,12 @@ class Changes:
         await self.transition(worker, Event.TERMINATE, actor, reason=reason, cause=cause)
         if worker.handle is not None:
             worker.handle.scope.cancel()
+
+    async def end(self, worker: Worker, reason: str, cause: Cause, actor: str) -> CleanupReport:
+        """Terminate and clean in one go, from whatever state."""
+        if worker.session.state is not SessionState.CLEANED:
+            await self.terminate(worker, reason, cause, actor)
+        return await self.clean(worker, actor)
 
     async def clean(self, worker: Worker, actor: str) -> CleanupReport:
         """Run the cleaners once, mark the session CLEANED, and take it out of the store."""
@@ -104,7 +116,7 @@ class Changes:
 
     async def transition(self, worker: Worker, event: Event, actor: str, **changes: Any) -> Session:
         """Move the session by one event, with these fields changed."""
-        before = worker.session
+        before = worker.latest()
         state = self._next(before, event)
         after = replace(before, state=state, version=before.version + 1, **changes)
         try:
@@ -121,17 +133,38 @@ class Changes:
         try:
             await self._store.save(after, expected_version=worker.session.version)
         except StaleVersion:
-            # Somebody else wrote: their version is the truth, and the next call begins from it.
-            stored = await self._store.get(after.id)
-            if stored is None:
-                worker.ended = True
-            else:
-                worker.session = stored
+            # Somebody else wrote: theirs is the truth, and the next call begins from it.
+            await self._accept(worker, await self._store.get(after.id))
             raise
-        if worker.session.activity is not after.activity:  # messages were counted while the store wrote
-            after = after.with_activity(worker.session.activity)
+        except StoreError as error:
+            if not await self._was_saved(after):
+                raise
+            logger.warning("session %s was saved, though its store said: %s", after.id, error)
         worker.session = after
-        return after
+        return worker.latest()  # messages may have been counted while the store wrote
+
+    async def _was_saved(self, session: Session) -> bool:
+        """Tell whether a save happened whose answer was lost; if the store cannot tell, it did not."""
+        try:
+            stored = await self._store.get(session.id)
+        except StoreError:
+            return False
+        return stored is not None and stored.with_activity(session.activity) == session
+
+    async def _accept(self, worker: Worker, stored: Session | None) -> None:
+        """Take over what somebody else made of the session; None: they deleted it."""
+        if stored is not None:
+            worker.session = stored.with_activity(worker.activity)
+        worker.ended = stored is None
+        handle = worker.handle
+        if handle is None:
+            return
+        if stored is None or stored.state in {SessionState.TERMINATING, SessionState.CLEANED}:
+            handle.scope.cancel()
+        if stored is None:  # no cleaner of ours will run
+            for closable in (handle.agent, handle.connection):
+                if closable is not None:
+                    await close_shielded(closable)
 
     def _next(self, session: Session, event: Event) -> SessionState:
         try:
@@ -167,7 +200,12 @@ class Changes:
         self._meter.count(SESSION_TRANSITIONS, event=event, outcome=outcome)
 
 
-async def close_shielded(agent: Closable) -> None:
-    """Close an agent that nobody else will close, whatever cancels the caller."""
-    with anyio.CancelScope(shield=True):
-        await agent.aclose()
+async def close_shielded(closable: Closable) -> None:
+    """Close what nobody else will close, whatever cancels the caller. What goes wrong is logged."""
+    with anyio.move_on_after(_CLOSE_TIMEOUT, shield=True) as scope:
+        try:
+            await closable.aclose()
+        except Exception:
+            logger.exception("%r could not be closed", closable)
+    if scope.cancelled_caught:
+        logger.error("%r took longer than %g s to close; it is left", closable, _CLOSE_TIMEOUT)

@@ -19,7 +19,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from relaykit.clock import Clock
-from relaykit.errors import DuplicateSession, ManagerClosed, SessionNotFound
+from relaykit.errors import DuplicateSession, ManagerClosed, SessionNotFound, StaleVersion
 from relaykit.ids import IdGenerator
 from relaykit.meter import NO_METER, Meter
 from relaykit.session.changes import Changes, close_shielded
@@ -89,6 +89,7 @@ class Manager:
         self._changes = Changes(store, clock, Cleanup(cleaners, timeout=cleaner_timeout), hooks, meter)
         self._node = node
         self._live: dict[str, Worker] = {}
+        self._finding: dict[str, anyio.Event] = {}
         self._touched: dict[str, Activity] = {}
         self._owned = OwnedTasks()
         self._tasks: TaskGroup | None = None
@@ -103,14 +104,10 @@ class Manager:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._closing = True
+        # The ending runs in the task group, which waits for it however often its host is cancelled.
         failures: list[Exception] = []
-        with anyio.CancelScope(shield=True):
-            async with anyio.create_task_group() as ending:
-                for worker in list(self._live.values()):
-                    ending.start_soon(self._end_at_close, worker, failures)
-            for worker in list(self._live.values()):
-                worker.stop()
+        self._closing = True
+        self._require_open().start_soon(self._end_all, failures)
         await self._owned.__aexit__(kind, error, trace)
         self._tasks = None
         if failures and error is None:
@@ -237,9 +234,8 @@ class Manager:
         :raises SessionNotFound: there is no such session.
         """
         worker = self._live.get(session_id) or await self._require(session_id, closing=True)
-        activity = Activity(self._clock.now(), worker.session.activity.message_count + by)
-        worker.session = worker.session.with_activity(activity)
-        self._touched[session_id] = activity
+        worker.activity = Activity(self._clock.now(), worker.activity.message_count + by)
+        self._touched[session_id] = worker.activity
 
     async def flush_activity(self) -> None:
         """Write the activity of all sessions that were heard of since the last flush, in one batch.
@@ -261,7 +257,7 @@ class Manager:
         """Return the session, or None if there is none (any more)."""
         worker = self._live.get(session_id)
         if worker is not None and worker.committed:
-            return worker.session
+            return worker.latest()
         return await self._store.get(session_id)
 
     async def get_by_role(
@@ -289,23 +285,28 @@ class Manager:
 
     def _with_live_activity(self, session: Session) -> Session:
         worker = self._live.get(session.id)
-        return session if worker is None else session.with_activity(worker.session.activity)
+        return session if worker is None else session.with_activity(worker.activity)
 
     # ------------------------------------------------------------ workers and their callers
 
     async def _find(self, session_id: str) -> Worker | None:
         """Return the session's worker, starting one for a session that only the store knows."""
         tasks = self._require_open()
-        worker = self._live.get(session_id)
-        if worker is not None:
-            return worker
-        session = await self._store.get(session_id)
-        worker = self._live.get(session_id)  # another caller may have been faster
-        if session is None or worker is not None:
-            return worker
-        if self._closing:
-            raise ManagerClosed
-        return self._start(Worker(session, None, tasks, committed=True), tasks)
+        while session_id not in self._live and (finding := self._finding.get(session_id)) is not None:
+            await finding.wait()  # two readers could start two workers, the slower from what is long past
+        if session_id in self._live:
+            return self._live[session_id]
+        finding = self._finding[session_id] = anyio.Event()
+        try:
+            session = await self._store.get(session_id)
+            if session is None:
+                return None
+            if self._closing:
+                raise ManagerClosed
+            return self._start(Worker(session, None, tasks, committed=True), tasks)
+        finally:
+            del self._finding[session_id]
+            finding.set()
 
     async def _require(self, session_id: str, *, closing: bool = False) -> Worker:
         if self._closing and not closing:
@@ -331,16 +332,23 @@ class Manager:
             del self._live[session_id]
             self._touched.pop(session_id, None)
 
-    async def _end_at_close(self, worker: Worker, failures: MutableSequence[Exception]) -> None:
-        session_id = worker.session.id
+    async def _end_all(self, failures: MutableSequence[Exception]) -> None:
+        with anyio.CancelScope(shield=True):
+            async with anyio.create_task_group() as ending:
+                for worker in list(self._live.values()):
+                    ending.start_soon(self._end, worker, failures)
+            for worker in list(self._live.values()):
+                worker.stop()
+
+    async def _end(self, worker: Worker, failures: MutableSequence[Exception]) -> None:
+        change = partial(self._changes.end, worker, "the relay is shutting down", Cause.SHUTDOWN, "relay")
         try:
-            end = partial(
-                self._changes.terminate, worker, "the relay is shutting down", Cause.SHUTDOWN, "relay"
-            )
-            await worker.submit(end).outcome()
-            await worker.submit(partial(self._changes.clean, worker, "relay")).outcome()
+            try:
+                await worker.submit(change).outcome()
+            except StaleVersion:  # now the worker knows better
+                await worker.submit(change).outcome()
         except (SessionNotFound, ManagerClosed):
             return  # it ended by itself meanwhile, or never began
         except Exception as error:
-            logger.exception("session %s could not be ended", session_id)
+            logger.exception("session %s could not be ended", worker.session.id)
             failures.append(error)

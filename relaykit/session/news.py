@@ -47,6 +47,14 @@ class News:
                     await telling()
                 except Exception:
                     logger.exception("telling the hooks failed")
+                except BaseException:
+                    self._go_on()  # this task ends here; nobody may wait for ever because of it
+                    raise
                 finally:
                     told.set()
             self._telling = False
+
+    def _go_on(self) -> None:
+        self._telling = bool(self._untold)
+        if self._telling:
+            self._tasks.start_soon(self._tell_all)

@@ -42,6 +42,9 @@ class Job(Generic[T]):
             self._result = await self._change()
         except Exception as error:  # noqa: BLE001 -- raised in `outcome`
             self._error = error
+        except BaseException:  # it ends the worker, and must not leave the caller waiting
+            self.fail(ManagerClosed())
+            raise
 
     def finish(self, news: anyio.Event | None) -> None:
         """Let the caller go on, and tell it what to wait for."""
@@ -77,6 +80,7 @@ class Worker:
         "_news",
         "_stopped",
         "_wakeup",
+        "activity",
         "committed",
         "ended",
         "handle",
@@ -86,6 +90,7 @@ class Worker:
 
     def __init__(self, session: Session, handle: Handle | None, tasks: TaskGroup, *, committed: bool) -> None:
         self.session = session
+        self.activity = session.activity  # ahead of the session's: messages are counted here
         self.handle = handle
         self.committed = committed
         self.ended = False  # it left the store, or never came into it
@@ -95,6 +100,12 @@ class Worker:
         self._inbox: deque[Job[Any]] = deque()
         self._wakeup: anyio.Event | None = None
         self._stopped = False
+
+    def latest(self) -> Session:
+        """Return the session with its latest activity."""
+        if self.session.activity is not self.activity:
+            self.session = self.session.with_activity(self.activity)
+        return self.session
 
     def submit(self, change: Change[T]) -> Job[T]:
         """Have the change made in its turn, whatever becomes of the caller.
