@@ -1,0 +1,259 @@
+"""Calls the asynchronous hooks, and is alone in doing so: typed, one after the other, each under a deadline."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from relaykit.errors import Refused
+from relaykit.hooks.events import CleanupFailed
+from relaykit.meter import HOOK_FAILURES, HOOK_SECONDS, NO_METER
+
+if TYPE_CHECKING:
+    from relaykit.clock import Clock
+    from relaykit.hooks.events import (
+        ClientAttached,
+        ClientDetached,
+        EntriesRecorded,
+        ModeRequest,
+        PermissionRequest,
+        PromptRequest,
+        QuestionAnswered,
+        QuestionAsked,
+        SessionRequest,
+        TurnEnded,
+        TurnStarted,
+    )
+    from relaykit.hooks.plugin_set import PluginSet
+    from relaykit.meter import Meter
+    from relaykit.session.cleaner import CleanerResult
+    from relaykit.session.model import Session
+    from relaykit.session.state_machine import Transition
+
+logger = logging.getLogger(__name__)
+
+PATIENCE = 3
+"""Overruns in a row after which an observer is called no more."""
+
+
+@dataclass(slots=True)
+class _Listener:
+    """One implementation of one hook."""
+
+    plugin: str
+    hook: str
+    function: Callable[..., Any]
+    takes_argument: bool
+    overruns: int = 0
+    off: bool = False
+
+
+@dataclass(slots=True)
+class _Call:
+    """How one call of an implementation went. Until it has ended, it counts as overrun.
+
+    :param finished: it returned; if not, `error` is what it raised, or None for a cancellation.
+    """
+
+    deadline: float
+    error: Exception | None = None
+    finished: bool = False
+    overran: bool = True
+
+
+class Dispatcher:
+    """Tells plugins what happened, and asks them what may happen.
+
+    Implementations are awaited one after the other, in pluggy's order, each in a task of its own under its own
+    deadline. Methods may be called concurrently from any task of one loop. A hook without implementations
+    costs nothing: its method returns without a checkpoint.
+
+    The methods for ``on`` hooks never raise. What an implementation raises is logged, counted, and changes
+    nothing. One that overruns its deadline three times in a row is switched off. The methods for ``check``
+    hooks raise `Refused`, with the plugin and the hook filled in, if an implementation refuses, fails or
+    overruns: the first to do so ends the asking. A check is never switched off.
+
+    An implementation that blocks the loop, or shields itself from cancellation, cannot be stopped at its
+    deadline; it counts as overrun once it ends.
+
+    :param timeout: seconds that each implementation may take.
+    :param on_switch_off: called with plugin, hook and reason when an implementation was switched off.
+    """
+
+    def __init__(
+        self,
+        plugins: PluginSet,
+        *,
+        clock: Clock,
+        meter: Meter = NO_METER,
+        timeout: float = 5.0,
+        on_switch_off: Callable[[str, str, str], None] | None = None,
+    ) -> None:
+        self._plugins = plugins
+        self._clock = clock
+        self._meter = meter
+        self._timeout = timeout
+        self._on_switch_off = on_switch_off
+        self._listeners: dict[str, tuple[_Listener, ...]] = {
+            hook: tuple(
+                _Listener(found.plugin, hook, found.function, bool(found.argnames))
+                for found in plugins.implementations(hook)
+            )
+            for hook in plugins.asynchronous_hooks()
+        }
+
+    def listens_to(self, hook: str) -> bool:
+        """Tell whether anybody implements a hook, and was not switched off.
+
+        :raises KeyError: there is no such hook, or it is a register hook.
+        """
+        return bool(self._listeners[hook])
+
+    # ------------------------------------------------------------ observers
+
+    @property
+    def listening(self) -> bool:
+        """Whether anybody hears of transitions or of failed cleanups."""
+        return self.listens_to("relaykit_on_transition") or self.listens_to("relaykit_on_cleanup_failed")
+
+    async def transitioned(self, transition: Transition, /) -> None:
+        """Tell that a transition was committed."""
+        await self._tell("relaykit_on_transition", transition)
+
+    async def cleanup_failed(self, session: Session, result: CleanerResult, /) -> None:
+        """Tell that a cleaner failed."""
+        await self._tell("relaykit_on_cleanup_failed", CleanupFailed(session=session, result=result))
+
+    async def client_attached(self, client: ClientAttached, /) -> None:
+        """Tell that a client began to follow a session."""
+        await self._tell("relaykit_on_client_attached", client)
+
+    async def client_detached(self, client: ClientDetached, /) -> None:
+        """Tell that a client stopped following a session."""
+        await self._tell("relaykit_on_client_detached", client)
+
+    async def turn_started(self, turn: TurnStarted, /) -> None:
+        """Tell that a prompt went to the agent."""
+        await self._tell("relaykit_on_turn_started", turn)
+
+    async def turn_ended(self, turn: TurnEnded, /) -> None:
+        """Tell that the agent's turn is over."""
+        await self._tell("relaykit_on_turn_ended", turn)
+
+    async def question_asked(self, question: QuestionAsked, /) -> None:
+        """Tell that the agent asks something."""
+        await self._tell("relaykit_on_question_asked", question)
+
+    async def question_answered(self, question: QuestionAnswered, /) -> None:
+        """Tell how a question was answered."""
+        await self._tell("relaykit_on_question_answered", question)
+
+    async def entries(self, batch: EntriesRecorded, /) -> None:
+        """Tell what was said. Called by a cursor's task, never by the conversation itself."""
+        await self._tell("relaykit_on_entries", batch)
+
+    # ------------------------------------------------------------ policy
+
+    async def check_session(self, request: SessionRequest, /) -> None:
+        """Ask whether a session may be made.
+
+        :raises Refused: no.
+        """
+        await self._ask("relaykit_check_session", request)
+
+    async def check_prompt(self, request: PromptRequest, /) -> None:
+        """Ask whether a prompt may go to the agent.
+
+        :raises Refused: no.
+        """
+        await self._ask("relaykit_check_prompt", request)
+
+    async def check_permission(self, request: PermissionRequest, /) -> None:
+        """Ask whether the agent's request for permission may go to people.
+
+        :raises Refused: no, decline it.
+        """
+        await self._ask("relaykit_check_permission", request)
+
+    async def check_mode(self, request: ModeRequest, /) -> None:
+        """Ask whether the agent's mode or options may be changed.
+
+        :raises Refused: no.
+        """
+        await self._ask("relaykit_check_mode", request)
+
+    # ------------------------------------------------------------ calls
+
+    async def _tell(self, hook: str, argument: object) -> None:
+        for listener in self._listeners[hook]:
+            if listener.off:
+                continue
+            call = await self._call(listener, argument)
+            if call.overran or not call.finished:
+                self._failed(listener, call)
+            listener.overruns = listener.overruns + 1 if call.overran else 0
+            if listener.overruns >= PATIENCE and not listener.off:
+                self._switch_off(listener)
+
+    async def _ask(self, hook: str, argument: object) -> None:
+        for listener in self._listeners[hook]:
+            call = await self._call(listener, argument)
+            if isinstance(call.error, Refused):
+                raise Refused(call.error.reason, plugin=listener.plugin, hook=hook) from call.error
+            if call.overran or not call.finished:
+                why = self._failed(listener, call)
+                raise Refused(why, plugin=listener.plugin, hook=hook) from call.error
+
+    async def _call(self, listener: _Listener, argument: object) -> _Call:
+        """Run one implementation in a task of its own.
+
+        In our own task, a cancellation that a plugin lets out by mistake (it awaited something that was
+        cancelled) would look like our own, and end the session's news. From a task it ends that task alone.
+        """
+        call = _Call(anyio.current_time() + self._timeout)
+        started = self._clock.monotonic()
+        async with anyio.create_task_group() as tasks:
+            tasks.cancel_scope.deadline = call.deadline
+            tasks.start_soon(_run, listener, argument, call)
+        seconds = self._clock.monotonic() - started
+        self._meter.observe(HOOK_SECONDS, seconds, plugin=listener.plugin, hook=listener.hook)
+        return call
+
+    def _failed(self, listener: _Listener, call: _Call) -> str:
+        """Log and count a call that failed, and return for people how."""
+        if call.overran:
+            failure, how = "overrun", f"took longer than {self._timeout:g} s"
+        else:
+            # What the error says may not be for every client's eyes: it is in the log alone.
+            kind = type(call.error).__name__ if call.error else "a cancellation that was not its own to raise"
+            failure, how = "error", f"failed: {kind}"
+        logger.error("plugin %r: its %s %s", listener.plugin, listener.hook, how, exc_info=call.error)
+        self._meter.count(HOOK_FAILURES, plugin=listener.plugin, hook=listener.hook, failure=failure)
+        return f"its {listener.hook} {how}"
+
+    def _switch_off(self, listener: _Listener) -> None:
+        listener.off = True
+        reason = f"its {listener.hook} took longer than {self._timeout:g} s, {PATIENCE} times in a row"
+        self._listeners[listener.hook] = tuple(
+            other for other in self._listeners[listener.hook] if other is not listener
+        )
+        self._plugins.switch_off(listener.plugin, reason)
+        logger.error("plugin %r is switched off: %s", listener.plugin, reason)
+        self._meter.count(HOOK_FAILURES, plugin=listener.plugin, hook=listener.hook, failure="switched_off")
+        if self._on_switch_off is not None:
+            self._on_switch_off(listener.plugin, listener.hook, reason)
+
+
+async def _run(listener: _Listener, argument: object, call: _Call) -> None:
+    try:
+        await (listener.function(argument) if listener.takes_argument else listener.function())
+        call.finished = True
+    except Exception as error:  # noqa: BLE001 -- logged and counted by the dispatcher
+        call.error = error
+    finally:
+        # Also one that returned behind its deadline overran it: it blocked the loop, or shielded itself.
+        call.overran = anyio.current_time() >= call.deadline

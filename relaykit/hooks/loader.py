@@ -1,0 +1,105 @@
+"""Finds plugins, checks them, and keeps what became of each."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+import pluggy
+
+from relaykit.errors import DuplicatePlugin, PluginError, PluginLoadError
+from relaykit.hooks import builtin, specs
+from relaykit.hooks.plugin_set import BUILTIN, Plugin, PluginSet, PluginState
+from relaykit.hooks.validation import check_hooks
+
+if TYPE_CHECKING:
+    from relaykit.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+GROUP = "relaykit"
+"""The group of the entry points with which distributions announce their plugins."""
+
+
+def load_plugins(
+    settings: Settings,
+    *,
+    entry_points: Iterable[metadata.EntryPoint] | None = None,
+    extra: Mapping[str, object] | None = None,
+    forgiving: bool = False,
+) -> PluginSet:
+    """Load every installed plugin that the settings do not disable, sorted by name, into a set of its own.
+
+    A plugin that is installed, but cannot be loaded, is recorded as broken and skipped; so long as the
+    settings have no table for it. One that is disabled is not imported.
+
+    :param entry_points: instead of those of the environment.
+    :param extra: plugins by name that no distribution announces: modules, or objects with hooks as methods.
+        One that cannot be loaded is always an error.
+    :param forgiving: record also what the settings name and what cannot be loaded or is not installed: for
+        commands that show what is wrong.
+    :raises DuplicatePlugin: two distributions use one name.
+    :raises PluginLoadError: a plugin that the settings name, or one of `extra`, cannot be imported.
+    :raises InvalidHook: the same, because of one of its hooks.
+    :raises SettingsError: the settings name a plugin that is not installed.
+    """
+    found = _discover(metadata.entry_points(group=GROUP) if entry_points is None else entry_points)
+    given: dict[str, object] = {BUILTIN: builtin, **(extra or {})}
+    if clash := sorted(found.keys() & given.keys()):
+        other = "relaykit itself" if clash[0] == BUILTIN else "the application"
+        raise DuplicatePlugin(clash[0], [_distribution(found[clash[0]]), other])
+    if not forgiving:
+        settings.check_plugins([*found, *given])
+
+    manager = pluggy.PluginManager("relaykit")
+    manager.add_hookspecs(specs)
+    plugins = []
+    for name in [BUILTIN, *sorted({*found, *given} - {BUILTIN})]:
+        plugin = Plugin(name, found[name].dist if name in found else None)
+        plugins.append(plugin)
+        if name in settings.relay.disabled:
+            plugin.state, plugin.reason = PluginState.BLOCKED, "disabled in [relay]"
+            continue
+        try:
+            _load(manager, plugin, found[name] if name in found else given[name])
+        except PluginError as error:
+            if name in given or (settings.names_plugin(name) and not forgiving):
+                raise
+            plugin.state = PluginState.BROKEN
+            plugin.reason = str(error).removeprefix(f"plugin {name!r}: ")
+            logger.warning("%s; it is skipped", error)
+    return PluginSet(manager, plugins, settings)
+
+
+def _discover(entry_points: Iterable[metadata.EntryPoint]) -> dict[str, metadata.EntryPoint]:
+    found: dict[str, metadata.EntryPoint] = {}
+    for entry_point in entry_points:
+        other = found.setdefault(entry_point.name, entry_point)
+        # One distribution may be seen twice, when its directory is twice on the path: the first one counts.
+        if other is not entry_point and _distribution(other) != _distribution(entry_point):
+            raise DuplicatePlugin(entry_point.name, [_distribution(other), _distribution(entry_point)])
+    return found
+
+
+def _distribution(entry_point: metadata.EntryPoint) -> str:
+    if entry_point.dist is None:
+        return entry_point.value
+    return re.sub(r"[-_.]+", "-", entry_point.dist.name).lower()
+
+
+def _load(manager: pluggy.PluginManager, plugin: Plugin, source: object) -> None:
+    try:
+        implementations = source.load() if isinstance(source, metadata.EntryPoint) else source
+    except Exception as error:
+        raise PluginLoadError(f"it cannot be imported: {error!r}", plugin=plugin.name) from error
+    hooks = check_hooks(manager, plugin.name, implementations)
+    try:
+        manager.register(implementations, plugin.name)
+    except ValueError as error:
+        raise PluginLoadError(
+            "the same object is registered under another name", plugin=plugin.name
+        ) from error
+    plugin.hooks = hooks
