@@ -23,6 +23,7 @@ from relaykit.session.model import (
     SessionFilter,
     SessionState,
     check_agent_id,
+    freeze,
 )
 from relaykit.session.state_machine import TRANSITIONS, Event, Transition, next_state
 from relaykit.session.store import Store
@@ -53,6 +54,7 @@ __all__ = [
     "Store",
     "Transition",
     "check_agent_id",
+    "freeze",
     "next_state",
     "open_blocking_manager",
 ]

@@ -31,9 +31,6 @@ from relaykit.session.worker import Worker
 
 logger = logging.getLogger(__name__)
 
-_CLOSE_TIMEOUT = 15.0
-"""Seconds for an agent or a connection that no cleaner looks after."""
-
 
 class Changes:
     """Makes one change of one session. Each method runs in that session's worker, never concurrently."""
@@ -72,7 +69,7 @@ class Changes:
                 )
             session = await self.transition(worker, Event.ACTIVATE, actor, worktree_dir=worktree_dir)
         except BaseException:
-            await close_shielded(agent)
+            await self.close(agent)
             raise
         worker.handle.agent = agent
         return session
@@ -129,6 +126,17 @@ class Changes:
         self._announce(worker, before, after, event, actor)
         return after
 
+    async def close(self, closable: Closable) -> None:
+        """Close what nobody else will close, within a cleaner's time, whatever cancels the caller."""
+        timeout = self._cleanup.timeout
+        with anyio.move_on_after(timeout, shield=True) as scope:
+            try:
+                await closable.aclose()
+            except Exception:
+                logger.exception("%r could not be closed", closable)
+        if scope.cancelled_caught:
+            logger.error("%r took longer than %g s to close; it is left", closable, timeout)
+
     async def _save(self, worker: Worker, after: Session) -> Session:
         try:
             await self._store.save(after, expected_version=worker.session.version)
@@ -164,7 +172,7 @@ class Changes:
         if stored is None:  # no cleaner of ours will run
             for closable in (handle.agent, handle.connection):
                 if closable is not None:
-                    await close_shielded(closable)
+                    await self.close(closable)
 
     def _next(self, session: Session, event: Event) -> SessionState:
         try:
@@ -198,14 +206,3 @@ class Changes:
 
     def _count(self, event: str, outcome: str) -> None:
         self._meter.count(SESSION_TRANSITIONS, event=event, outcome=outcome)
-
-
-async def close_shielded(closable: Closable) -> None:
-    """Close what nobody else will close, whatever cancels the caller. What goes wrong is logged."""
-    with anyio.move_on_after(_CLOSE_TIMEOUT, shield=True) as scope:
-        try:
-            await closable.aclose()
-        except Exception:
-            logger.exception("%r could not be closed", closable)
-    if scope.cancelled_caught:
-        logger.error("%r took longer than %g s to close; it is left", closable, _CLOSE_TIMEOUT)

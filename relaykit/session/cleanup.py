@@ -22,7 +22,7 @@ class Cleanup:
 
     def __init__(self, cleaners: Sequence[Cleaner], *, timeout: float) -> None:
         self._cleaners = [cleaner for phase in Phase for cleaner in cleaners if cleaner.phase is phase]
-        self._timeout = timeout
+        self.timeout = timeout
 
     async def run(
         self, session: Session, handle: Handle | None, *, failed: Callable[[CleanerResult], None]
@@ -49,10 +49,10 @@ class Cleanup:
 
     async def _run_one(self, cleaner: Cleaner, session: Session, handle: Handle | None) -> CleanerResult:
         try:
-            with anyio.move_on_after(self._timeout):
+            with anyio.move_on_after(self.timeout):
                 return await cleaner.clean(session, handle)
         except Exception as error:
             logger.exception("cleaner %s failed for session %s", cleaner.name, session.id)
             return CleanerResult(cleaner.name, Outcome.FAILED, f"{type(error).__name__}: {error}")
         logger.error("cleaner %s overran for session %s", cleaner.name, session.id)
-        return CleanerResult(cleaner.name, Outcome.FAILED, f"took longer than {self._timeout:g} s")
+        return CleanerResult(cleaner.name, Outcome.FAILED, f"took longer than {self.timeout:g} s")

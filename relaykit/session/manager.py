@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import MutableSequence, Sequence
-from copy import deepcopy
 from functools import partial
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import Self
 
 import anyio
@@ -22,7 +21,7 @@ from relaykit.clock import Clock
 from relaykit.errors import DuplicateSession, ManagerClosed, SessionNotFound, StaleVersion
 from relaykit.ids import IdGenerator
 from relaykit.meter import NO_METER, Meter
-from relaykit.session.changes import Changes, close_shielded
+from relaykit.session.changes import Changes
 from relaykit.session.cleaner import Cleaner, CleanupReport
 from relaykit.session.cleanup import Cleanup
 from relaykit.session.hooks import SessionHooks
@@ -35,6 +34,7 @@ from relaykit.session.model import (
     Session,
     SessionFilter,
     check_agent_id,
+    freeze,
 )
 from relaykit.session.state_machine import Event
 from relaykit.session.store import Store
@@ -181,7 +181,7 @@ class Manager:
             worker = await self._require(session_id)
             job = worker.submit(partial(self._changes.attach, worker, worktree_dir, agent, actor))
         except BaseException:
-            await close_shielded(agent)
+            await self._changes.close(agent)
             raise
         return await job.outcome()
 
@@ -191,7 +191,7 @@ class Manager:
         :param facts: JSON; it replaces what the plugin had recorded before.
         :raises SessionNotFound: there is no such session.
         """
-        facts = MappingProxyType(deepcopy(dict(facts)))
+        facts = freeze(facts)
         worker = await self._require(session_id, closing=True)
         return await worker.submit(partial(self._changes.record, worker, plugin, facts)).outcome()
 

@@ -60,7 +60,8 @@ class Session:
     :param node: the relay that runs it.
     :param version: 1 at creation, one more at each save, without holes.
     :param resources: what was acquired for the session, by plugin, recorded before it was acquired.
-        The values are JSON; cleaners and recovery work from these alone.
+        The values are JSON, frozen at construction (mappings read-only, lists as tuples); cleaners and
+        recovery work from these alone.
     """
 
     id: str
@@ -77,6 +78,10 @@ class Session:
     cause: Cause | None = None
     reason: str | None = None
     resources: Mapping[str, Json] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __post_init__(self) -> None:
+        if type(self.resources) is not MappingProxyType:  # else it was frozen already
+            object.__setattr__(self, "resources", freeze(self.resources))
 
     def with_activity(self, activity: Activity) -> Session:
         """Return the same version with another activity."""
@@ -125,6 +130,15 @@ class Handle:
     connection: Closable
     scope: anyio.CancelScope
     agent: Closable | None = None
+
+
+def freeze(value: Any) -> Any:
+    """Return a copy of a JSON value that cannot be changed: mappings are read-only, lists become tuples."""
+    if isinstance(value, Mapping):
+        return MappingProxyType({key: freeze(item) for key, item in value.items()})
+    if isinstance(value, list | tuple):
+        return tuple(freeze(item) for item in value)
+    return value
 
 
 def check_agent_id(agent_id: object) -> str:
