@@ -1,0 +1,44 @@
+"""``relaykit settings``: every key, its value, and where that comes from."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, cast
+
+from relaykit.commands.table import print_table
+from relaykit.hooks.registration import Command
+
+if TYPE_CHECKING:
+    import argparse
+
+    from relaykit.commands.invocation import Invocation
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON, with each key's explanation")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from relaykit.settings import describe
+
+    invocation = cast("Invocation", arguments)
+    settings = invocation.load_settings()
+    rows = describe(settings, invocation.load_plugins(forgiving=False).settings_types())
+    if arguments.json:
+        import json
+
+        print(json.dumps([asdict(row) for row in rows], indent=2))
+        return 0
+    print_table(
+        ("KEY", "TYPE", "VALUE", "DEFAULT", "ORIGIN", "OWNER"),
+        [(row.key, row.type, row.value, row.default, row.origin, row.owner) for row in rows],
+    )
+    return 0
+
+
+SETTINGS = Command(
+    name="settings",
+    help="list every setting: type, value, default, where the value comes from, and whose it is",
+    configure=_configure,
+    run=_run,
+)
