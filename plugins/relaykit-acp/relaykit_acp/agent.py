@@ -1,0 +1,337 @@
+"""AcpAgent: a running agent that speaks ACP, as a session sees it."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import anyio
+from anyio.abc import TaskGroup
+
+from relaykit.conversation.frame import Frame, Kind
+from relaykit.errors import AgentGone, FrameTooLarge
+from relaykit_acp import envelope, questions
+from relaykit_acp.envelope import Message, NotAMessage, NotJson
+from relaykit_acp.lines import LineSplitter
+from relaykit_acp.process import AgentProcess
+
+logger = logging.getLogger(__name__)
+
+_NOISE_LINES = 100
+_NOISE_LINE_LENGTH = 200
+_MAX_ANSWERS = 1000
+
+# Requests of the connection, not of a session: they carry no session id.
+_SESSIONLESS = frozenset({"authenticate", "initialize", "logout", "session/list", "session/new"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A request of ours that the agent has not answered yet."""
+
+    kind: Kind
+    ref: str
+
+
+@dataclass(slots=True)
+class _Noise:
+    """What the agent says that is no message: logged, up to a limit, and the last of it kept."""
+
+    label: str
+    count: int = 0
+    last: deque[str] = field(default_factory=lambda: deque(maxlen=5))
+
+    def heard(self, line: bytes, why: str) -> None:
+        self.count += 1
+        text = line[:_NOISE_LINE_LENGTH].decode(errors="replace").strip()
+        self.last.append(text)
+        if self.count <= _NOISE_LINES:
+            logger.warning("%s: skipped a line (%s): %s", self.label, why, text)
+        if self.count == _NOISE_LINES:
+            logger.warning("%s: no more skipped lines are logged", self.label)
+
+
+class AcpAgent:
+    """One agent process and one ACP session in it. See `relaykit.agent.agent.Agent` for the contract.
+
+    Every request id that goes to the agent is ours. The agent's own ids, which may be equal to ours, never
+    leave this object: a REQUEST carries a fresh `ref`, and the DECISION with that `ref` is answered with
+    the agent's raw id.
+
+    :param name: the configured agent's name.
+    :param label: what log lines call it.
+    :param new_ref: makes refs that are unique within the session, over restarts of the agent too.
+    :param tasks: where answers go out that `receive` must not wait for.
+    """
+
+    def __init__(
+        self,
+        process: AgentProcess,
+        *,
+        name: str,
+        label: str,
+        max_frame_bytes: int,
+        new_ref: Callable[[], str],
+        tasks: TaskGroup,
+    ) -> None:
+        self._process = process
+        self._name = name
+        self._limit = max_frame_bytes
+        self._new_ref = new_ref
+        self._tasks = tasks
+        self._label = label
+        self._lines = LineSplitter(max_frame_bytes)
+        self._noise = _Noise(label)
+        self._session_id = b""
+        self._sending = anyio.Lock(fast_acquire=True)
+        self._next_id = 0
+        self._calls: dict[bytes, _Call] = {}
+        self._questions: dict[str, bytes] = {}
+        self._frames: list[Frame] = []
+        self._answers: deque[bytes] = deque()
+        self._ended = False
+
+    # ------------------------------------------------------------ the Agent contract
+
+    async def send(self, frame: Frame, /) -> None:
+        """Give the agent a PROMPT, CANCEL, CALL or DECISION.
+
+        :raises AgentGone: its process has ended, or it has been closed.
+        :raises ValueError: the body is not what the frame needs, or the DECISION's question is not open.
+        """
+        match frame.kind:
+            case Kind.PROMPT:
+                await self._call(Kind.TURN_END, frame.ref, "session/prompt", self._addressed(frame.body))
+            case Kind.CALL:
+                sessionless = frame.method in _SESSIONLESS
+                params = (
+                    envelope.one_line(frame.body) or b"{}" if sessionless else self._addressed(frame.body)
+                )
+                await self._call(Kind.RESULT, frame.ref, frame.method, params)
+            case Kind.CANCEL:
+                line = envelope.notification("session/cancel", self._addressed(frame.body))
+                async with self._sending:
+                    await self._put(line)
+            case Kind.DECISION:
+                body = envelope.one_line(frame.body)
+                await self._answer(frame.ref, body, failed=frame.failed)
+            case _:
+                raise ValueError(f"a {frame.kind} does not go to an agent")
+
+    async def receive(self) -> Sequence[Frame]:
+        """Return what the agent said since the last call: at least one frame, in order. A single reader.
+
+        Turns and calls that are open when the agent goes away end here, failed, before the end of the stream.
+
+        :raises EndOfStream: the agent is gone and everything that it said was returned.
+        :raises FrameTooLarge: it sent a message over the limit.
+        """
+        while not self._frames:
+            if not await self._read():
+                raise anyio.EndOfStream
+        frames, self._frames = self._frames, []
+        return frames
+
+    def decline(self, request: Frame, /, *, cancelled: bool) -> Frame:
+        """Return the DECISION that says no to this REQUEST, in the agent's own terms."""
+        return questions.decline(request, cancelled=cancelled)
+
+    def farewell(self) -> str:
+        """Return for people how the agent ended: exit code or signal, and its last words."""
+        code = self._process.exit_code
+        if code is None:
+            how = "it closed its output" if self._ended else "it is running"
+        elif code < 0:
+            how = f"it was ended by {_signal_name(-code)}"
+        else:
+            how = f"it exited with {code}"
+        words = f"; its last words were:\n{self.last_words}" if self.last_words else ""
+        return f"agent {self._name!r}: {how}{words}"
+
+    async def aclose(self) -> None:
+        """Stop the agent and everything that it started. Idempotent; concurrent calls wait for the first."""
+        await self._process.aclose()
+
+    # ------------------------------------------------------------ the launcher's part
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code; negative: the signal that ended it; None while it runs."""
+        return self._process.exit_code
+
+    @property
+    def last_words(self) -> str:
+        """The last lines on stderr; if there were none, the last on stdout that were no messages."""
+        return self._process.stderr or "\n".join(self._noise.last)
+
+    async def ask(self, method: str, params: bytes) -> Frame:
+        """Send a request before anybody else reads, and return its RESULT; all else is kept for `receive`.
+
+        :param params: raw JSON on one line.
+        :raises EndOfStream: the agent went away instead.
+        """
+        ref = self._new_ref()
+        try:
+            await self._call(Kind.RESULT, ref, method, params)
+        except AgentGone:
+            await self._process.settle()
+            raise anyio.EndOfStream from None
+        seen = 0
+        while True:
+            for place in range(seen, len(self._frames)):
+                if self._frames[place].ref == ref:
+                    answered = self._frames.pop(place)
+                    if self._ended:
+                        raise anyio.EndOfStream
+                    return answered
+            seen = len(self._frames)
+            if not await self._read():
+                raise anyio.EndOfStream
+
+    def enter_session(self, session_id: bytes) -> None:
+        """Address all that follows to this ACP session; raw JSON, quotes included."""
+        self._session_id = session_id
+
+    # ------------------------------------------------------------ to the agent
+
+    def _addressed(self, body: bytes) -> bytes:
+        return envelope.splice_session_id(self._session_id, body)
+
+    # Waiting for the lock may be cancelled, since nothing was written yet; what is written goes out whole.
+
+    async def _call(self, answered_by: Kind, ref: str, method: str, params: bytes) -> None:
+        async with self._sending:
+            self._next_id += 1
+            raw_id = b"%d" % self._next_id
+            self._calls[raw_id] = _Call(answered_by, ref)
+            try:
+                await self._put(envelope.request(self._next_id, method, params))
+            except AgentGone:
+                self._calls.pop(raw_id, None)
+                raise
+
+    async def _answer(self, ref: str, body: bytes, *, failed: bool) -> None:
+        async with self._sending:
+            raw_id = self._questions.pop(ref, None)
+            if raw_id is None and not self._ended:
+                raise ValueError(f"no question {ref!r} of this agent is open")
+            await self._put(envelope.answer(raw_id or b"null", body, failed=failed))
+
+    async def _put(self, line: bytes) -> None:
+        if self._ended or not await self._process.write(line):
+            raise AgentGone(
+                "it has ended, and takes no more messages", agent=self._name, exit_code=self.exit_code
+            )
+
+    def _answer_later(self, line: bytes) -> None:
+        # The agent may itself be waiting for us to read: nothing that it says may make receive() write.
+        if len(self._answers) >= _MAX_ANSWERS:
+            return
+        self._answers.append(line)
+        if len(self._answers) == 1:
+            self._tasks.start_soon(self._write_answers)
+
+    async def _write_answers(self) -> None:
+        try:
+            while self._answers:
+                async with self._sending:
+                    await self._put(self._answers[0])
+                self._answers.popleft()
+        except AgentGone:
+            self._answers.clear()
+
+    # ------------------------------------------------------------ from the agent
+
+    async def _read(self) -> bool:
+        """Take in the next chunk; False once the agent is gone and nothing more comes of it."""
+        if self._lines.overflowed:
+            raise FrameTooLarge(agent=self._name, limit=self._limit)
+        if self._ended:
+            return False
+        chunk = await self._process.read()
+        if not chunk:
+            await self._process.settle()
+            self._end()
+            return bool(self._frames)
+        for line in self._lines.feed(chunk):
+            if line and not line.isspace():
+                self._take(line)
+        return True
+
+    def _end(self) -> None:
+        self._ended = True
+        lost = envelope.error_object(envelope.INTERNAL_ERROR, self.farewell())
+        for call in self._calls.values():
+            self._frames.append(Frame(call.kind, lost, call.ref, failed=True))
+        self._calls.clear()
+        self._questions.clear()
+
+    def _take(self, line: bytes) -> None:
+        try:
+            message = envelope.decode(line)
+        except NotJson as error:
+            self._noise.heard(line, str(error))
+        except NotAMessage as error:
+            self._noise.heard(line, str(error))
+            if error.answers in self._calls:
+                garbled = envelope.error_object(
+                    envelope.INTERNAL_ERROR, f"the agent's answer is garbled: {error}"
+                )
+                self._take_answer(error.answers, garbled, failed=True)
+            elif error.raw_id is not None:
+                refusal = envelope.error_object(envelope.INVALID_REQUEST, str(error))
+                self._answer_later(envelope.answer(error.raw_id, refusal, failed=True))
+        else:
+            if not message.method:
+                self._take_response(message, line)
+            elif message.id:
+                self._take_request(message)
+            else:
+                self._take_notification(message)
+
+    def _take_notification(self, message: Message) -> None:
+        body = envelope.strip_session_id(message.params)
+        ref = self._cancelled_question(body) if message.method == "$/cancel_request" else ""
+        self._frames.append(Frame(Kind.UPDATE, body, ref, message.method))
+
+    def _cancelled_question(self, body: bytes) -> str:
+        cancelled = questions.cancelled_id(body)
+        return next((ref for ref, raw_id in self._questions.items() if raw_id == cancelled), "")
+
+    def _take_request(self, message: Message) -> None:
+        raw_id = bytes(message.id)
+        if message.method in questions.METHODS:
+            ref = self._new_ref()
+            self._questions[ref] = raw_id
+            self._frames.append(
+                Frame(Kind.REQUEST, envelope.strip_session_id(message.params), ref, message.method)
+            )
+            return
+        logger.info(
+            "%s: asked for %r, which is not offered", self._label, message.method[:_NOISE_LINE_LENGTH]
+        )
+        refusal = envelope.error_object(envelope.METHOD_NOT_FOUND, f"method not found: {message.method}")
+        self._answer_later(envelope.answer(raw_id, refusal, failed=True))
+
+    def _take_response(self, message: Message, line: bytes) -> None:
+        raw_id = bytes(message.id)
+        if raw_id not in self._calls:
+            self._noise.heard(line, "it answers nothing that is open")
+        elif message.error and message.error != b"null":
+            self._take_answer(raw_id, bytes(message.error), failed=True)
+        else:
+            self._take_answer(raw_id, bytes(message.result), failed=False)
+
+    def _take_answer(self, raw_id: bytes, body: bytes, *, failed: bool) -> None:
+        call = self._calls.pop(raw_id)
+        self._frames.append(Frame(call.kind, body, call.ref, failed=failed))
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,115 @@
+"""The first words with an agent: from its start to where it takes a prompt."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeVar
+
+import anyio
+import msgspec
+
+from relaykit.agent.launcher import AgentSpec
+from relaykit.errors import AgentExited, AgentProtocolError, FrameTooLarge, InitializeTimeout, LoginRequired
+from relaykit.session.model import Json
+from relaykit_acp.agent import AcpAgent
+from relaykit_acp.envelope import LOGIN_REQUIRED
+
+T = TypeVar("T")
+
+PROTOCOL_VERSION = 1
+
+
+class _Error(msgspec.Struct):
+    code: int
+    message: str
+
+
+class _NewSession(msgspec.Struct):
+    session_id: str = msgspec.field(name="sessionId")
+
+
+class Handshake:
+    """Asks an agent what it is, and opens an ACP session in it.
+
+    :param seconds: what both together may take, from now on.
+    """
+
+    def __init__(self, agent: AcpAgent, spec: AgentSpec, *, seconds: float) -> None:
+        self._agent = agent
+        self._spec = spec
+        self._seconds = seconds
+        self._deadline = anyio.current_time() + seconds
+
+    async def initialize(self) -> Json:
+        """Return the agent's answer to ``initialize``.
+
+        :raises SpawnError: as `AcpLauncher.launch`.
+        """
+        result = await self._ask(
+            "initialize",
+            {
+                "protocolVersion": PROTOCOL_VERSION,
+                "clientCapabilities": {
+                    "fs": {"readTextFile": False, "writeTextFile": False},
+                    "terminal": False,
+                },
+                "clientInfo": {
+                    "name": "relaykit",
+                    "title": "relaykit",
+                    "version": metadata.version("relaykit"),
+                },
+            },
+        )
+        answer = self._decode("initialize", result, dict[str, Any])
+        spoken = answer.get("protocolVersion")
+        if spoken != PROTOCOL_VERSION:
+            raise AgentProtocolError(
+                f"it speaks version {spoken!r} of ACP, and relaykit speaks {PROTOCOL_VERSION}: "
+                "use a version of the agent that does",
+                agent=self._spec.name,
+            )
+        return answer
+
+    async def open_session(self, cwd: Path) -> None:
+        """Open an ACP session in a directory (absolute), and address the agent to it.
+
+        :raises SpawnError: as `AcpLauncher.launch`.
+        """
+        result = await self._ask("session/new", {"cwd": os.fspath(cwd), "mcpServers": []})
+        opened = self._decode("session/new", result, _NewSession)
+        self._agent.enter_session(msgspec.json.encode(opened.session_id))
+
+    async def _ask(self, method: str, params: Mapping[str, Any]) -> bytes:
+        name = self._spec.name
+        try:
+            with anyio.CancelScope(deadline=self._deadline) as scope:
+                answer = await self._agent.ask(method, msgspec.json.encode(params))
+        except anyio.EndOfStream:
+            if self._agent.exit_code is None:
+                raise AgentProtocolError(
+                    f"it closed its output before it answered {method!r}", agent=name
+                ) from None
+            raise AgentExited(
+                agent=name, exit_code=self._agent.exit_code, stderr=self._agent.last_words
+            ) from None
+        except FrameTooLarge as error:
+            raise AgentProtocolError(str(error), agent=name) from error
+        if scope.cancelled_caught:
+            raise InitializeTimeout(method, agent=name, seconds=self._seconds, stderr=self._agent.last_words)
+        if answer.failed:
+            refusal = self._decode(method, answer.body, _Error)
+            if refusal.code == LOGIN_REQUIRED:
+                raise LoginRequired(refusal.message, agent=name, login=self._spec.login)
+            raise AgentProtocolError(f"it refused {method!r}: {refusal.message} ({refusal.code})", agent=name)
+        return answer.body
+
+    def _decode(self, method: str, body: bytes, kind: type[T]) -> T:
+        try:
+            return msgspec.json.decode(body, type=kind)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise AgentProtocolError(
+                f"its answer to {method!r} is not what ACP says: {error}", agent=self._spec.name
+            ) from error

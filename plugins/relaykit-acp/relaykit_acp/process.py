@@ -1,0 +1,288 @@
+"""One child process with its pipes, from its start to the end of everything that it started."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import math
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+from anyio import to_thread
+from anyio.abc import ByteReceiveStream, ByteSendStream, Process, TaskGroup
+
+from relaykit.errors import ProgramNotFound, SpawnError, WorkingDirectoryMissing
+from relaykit_acp import processes
+from relaykit_acp.lines import LineSplitter
+
+logger = logging.getLogger(__name__)
+
+_CHUNK = 65536
+_STDERR_LINES = 20
+_STDERR_LINE_LENGTH = 500
+_STDERR_LINE_LIMIT = 64 * 1024
+
+# After its exit: time to wait for what is still in the pipes, which others may hold open for ever.
+_DRAIN_GRACE = 0.1
+# SIGKILL works at once, but for a process that the kernel cannot wake.
+_KILL_GRACE = 5.0
+_POLL = 0.02
+_ESCAPE_ROUNDS = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Graces:
+    """Seconds that a process gets to end in, at each rung of the ladder."""
+
+    eof: float
+    term: float
+
+
+class AgentProcess:
+    """A running agent: bytes in, bytes out, its last words, and its end.
+
+    One task reads, and one writes at a time. Two background tasks belong to it: one watches for the exit, and
+    one drains stderr. Made by `start_process`.
+    """
+
+    def __init__(
+        self,
+        process: Process,
+        *,
+        label: str,
+        marker: str,
+        graces: Graces,
+        on_closed: Callable[[AgentProcess], None],
+    ) -> None:
+        assert process.stdin is not None  # noqa: S101 -- for the type checker: all three were asked for
+        assert process.stdout is not None  # noqa: S101 -- as above
+        assert process.stderr is not None  # noqa: S101 -- as above
+        self.pid = process.pid
+        self.exited = anyio.Event()
+        self._process = process
+        self._stdin: ByteSendStream = process.stdin
+        self._stdout: ByteReceiveStream = process.stdout
+        self._stderr: ByteReceiveStream = process.stderr
+        self._label = label
+        self._marker = marker
+        self._graces = graces
+        self._on_closed = on_closed
+        self._last_words: deque[str] = deque(maxlen=_STDERR_LINES)
+        self._stderr_drained = anyio.Event()
+        self._background = anyio.CancelScope(shield=True)
+        self._draining = anyio.CancelScope(shield=True)
+        self._reading: anyio.CancelScope | None = None
+        self._patience = _DRAIN_GRACE
+        self._writing: anyio.CancelScope | None = None
+        self._closing = False
+        self._closed = anyio.Event()
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code; negative: the signal that ended it; None while it runs."""
+        return self._process.returncode
+
+    @property
+    def stderr(self) -> str:
+        """The last lines that it wrote to its standard error."""
+        return "\n".join(self._last_words)
+
+    # ------------------------------------------------------------ bytes
+
+    async def read(self) -> bytes:
+        """Return the next bytes of stdout, or nothing once there will be none.
+
+        Ends soon after the process did, whoever else holds the pipe.
+        """
+        gone = self.exited.is_set()
+        deadline = anyio.current_time() + self._patience if gone else math.inf
+        with anyio.CancelScope(deadline=deadline) as scope:
+            self._reading = scope
+            try:
+                return await _receive(self._stdout)
+            finally:
+                self._reading = None
+                if gone:
+                    self._patience = max(0.0, deadline - anyio.current_time())
+        return b""
+
+    async def write(self, data: bytes) -> bool:
+        """Write all of it, also when the caller is cancelled meanwhile; return False if the process is gone.
+
+        One writer at a time. A process that does not read is waited for, until `aclose` or its end.
+        """
+        if self._closing or self.exited.is_set():
+            return False
+        with anyio.CancelScope(shield=True) as scope:
+            self._writing = scope
+            try:
+                await self._stdin.send(data)
+            except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
+                return False
+            finally:
+                self._writing = None
+        return not scope.cancelled_caught
+
+    async def settle(self) -> None:
+        """Wait a moment for the exit code and the last words of a process that seems to have ended."""
+        with anyio.move_on_after(_DRAIN_GRACE):
+            await self.exited.wait()
+            await self._stderr_drained.wait()
+
+    # ------------------------------------------------------------ background
+
+    async def watch(self) -> None:
+        """Wait for the exit, and end what would wait for other holders of the pipes."""
+        with self._background:
+            await self._process.wait()
+            self.exited.set()
+            if self._writing is not None:
+                self._writing.cancel()
+            if self._reading is not None:
+                self._reading.deadline = anyio.current_time() + _DRAIN_GRACE
+            logger.info("%s: process %d ended with %s", self._label, self.pid, self.exit_code)
+
+    async def drain_stderr(self) -> None:
+        """Read stderr until its end, so that the process never waits for us there."""
+        lines = LineSplitter(_STDERR_LINE_LIMIT)
+        try:
+            with self._draining:
+                while chunk := await _receive(self._stderr):
+                    for line in lines.feed(chunk):
+                        self._heard(line)
+                    if lines.overflowed:
+                        lines = LineSplitter(_STDERR_LINE_LIMIT)
+                        self._heard(b"(a line too long to keep)")
+                for line in lines.feed(b"\n"):
+                    self._heard(line)
+        finally:
+            self._stderr_drained.set()
+
+    def _heard(self, line: bytes) -> None:
+        text = line[:_STDERR_LINE_LENGTH].decode(errors="replace").rstrip()
+        if text:
+            self._last_words.append(text)
+            logger.info("%s: stderr: %s", self._label, text)
+
+    # ------------------------------------------------------------ the end
+
+    async def aclose(self) -> None:
+        """End the process and everything that it started: EOF, SIGTERM, SIGKILL, then whoever left its group.
+
+        Takes the two graces and a moment at most. Idempotent; concurrent calls wait for the first.
+        """
+        if self._closing:
+            await self._closed.wait()
+            return
+        self._closing = True
+        with anyio.CancelScope(shield=True):
+            try:
+                await self._end_group()
+                await self._kill_escaped()
+                await self._release()
+            finally:
+                self._closed.set()
+                self._on_closed(self)
+
+    async def _end_group(self) -> None:
+        if self._writing is not None:
+            self._writing.cancel()
+        await self._stdin.aclose()
+        with anyio.move_on_after(self._graces.eof):
+            await self.exited.wait()
+        if await self._group_ended(within=0):
+            return
+        logger.info("%s: process group %d outlived its input: SIGTERM", self._label, self.pid)
+        processes.signal_group(self.pid, signal.SIGTERM)
+        if await self._group_ended(within=self._graces.term):
+            return
+        logger.warning("%s: process group %d outlived SIGTERM: SIGKILL", self._label, self.pid)
+        processes.signal_group(self.pid, signal.SIGKILL)
+        if not await self._group_ended(within=_KILL_GRACE):
+            logger.error("%s: process group %d outlived SIGKILL", self._label, self.pid)
+
+    async def _group_ended(self, *, within: float) -> bool:
+        # Not only the leader: npx, uvx and the like start the real agent as a child.
+        deadline = anyio.current_time() + within
+        with anyio.CancelScope(deadline=deadline):
+            await self.exited.wait()
+        while self.exited.is_set():
+            if not processes.group_exists(self.pid):
+                return True
+            if processes.HAS_PROC and not await to_thread.run_sync(processes.group_members, self.pid):
+                return True
+            if anyio.current_time() >= deadline:
+                return False
+            await anyio.sleep(_POLL)
+        return False
+
+    async def _kill_escaped(self) -> None:
+        for _ in range(_ESCAPE_ROUNDS):
+            killed = await to_thread.run_sync(processes.signal_marked, self._marker, signal.SIGKILL)
+            if not killed:
+                return
+            logger.warning("%s: %s had left the process group: SIGKILL", self._label, killed)
+            await anyio.sleep(_POLL)
+        logger.error("%s: processes that left its group still live", self._label)
+
+    async def _release(self) -> None:
+        self._draining.cancel()
+        if self.exited.is_set():
+            await self._process.aclose()
+            return
+        self._background.cancel()
+        await self._stdout.aclose()
+        await self._stderr.aclose()
+
+
+async def _receive(stream: ByteReceiveStream) -> bytes:
+    try:
+        return await stream.receive(_CHUNK)
+    except (anyio.EndOfStream, anyio.ClosedResourceError, anyio.BrokenResourceError, OSError):
+        return b""
+
+
+async def start_process(
+    command: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    cwd: Path,
+    agent: str,
+    label: str,
+    marker: str,
+    graces: Graces,
+    tasks: TaskGroup,
+    on_closed: Callable[[AgentProcess], None],
+) -> AgentProcess:
+    """Start a program as the leader of a session and process group of its own.
+
+    Cancelled or failed, it leaves nothing; once it returns, the process is the caller's to close.
+
+    :param label: what log lines call it.
+    :param marker: the entry of `environment` by which its descendants are known.
+    :param tasks: where its background tasks run; `AgentProcess.aclose` ends them.
+    :param on_closed: called once everything of it has ended.
+    :raises ProgramNotFound: the program is gone, or may not be executed.
+    :raises WorkingDirectoryMissing: the directory is gone.
+    :raises SpawnError: the system has no room for another process.
+    """
+    try:
+        with anyio.CancelScope(shield=True):
+            process = await anyio.open_process(command, cwd=cwd, env=environment, start_new_session=True)
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        if error.filename == str(cwd):
+            raise WorkingDirectoryMissing(str(cwd), agent=agent) from error
+        raise ProgramNotFound(command[0], agent=agent) from error
+    except OSError as error:
+        if error.errno == errno.ENOEXEC:
+            raise ProgramNotFound(command[0], agent=agent) from error
+        raise SpawnError(f"it could not be started: {os.strerror(error.errno or 0)}", agent=agent) from error
+    running = AgentProcess(process, label=label, marker=marker, graces=graces, on_closed=on_closed)
+    tasks.start_soon(running.watch)
+    tasks.start_soon(running.drain_stderr)
+    return running

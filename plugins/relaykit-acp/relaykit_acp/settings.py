@@ -1,0 +1,19 @@
+"""``[plugins.acp]``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from relaykit.settings import setting
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AcpSettings:
+    """How agents are started, listened to and stopped."""
+
+    initialize_timeout: float = setting(
+        30.0, help="seconds in which an agent must be ready for its first prompt"
+    )
+    eof_grace: float = setting(2.0, help="seconds to end in, after its input was closed")
+    term_grace: float = setting(5.0, help="seconds to end in, after SIGTERM; then SIGKILL")
+    max_frame_bytes: int = setting(32 * 1024 * 1024, help="bytes that one message of an agent may have")
