@@ -1,0 +1,31 @@
+"""Metrics: all that one relay shows to Prometheus."""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+from prometheus_client import CollectorRegistry, Gauge, PlatformCollector, ProcessCollector
+
+from relaykit_prometheus.meter import PrometheusMeter
+from relaykit_prometheus.sessions import SessionMetrics
+
+
+class Metrics:
+    """The metrics of one relay, in one registry.
+
+    :param registry: without one, a new registry that also shows the process and the interpreter.
+    :raises ValueError: the registry has metrics of these names already: those of another relay.
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        if registry is None:
+            registry = CollectorRegistry()
+            ProcessCollector(registry=registry)
+            PlatformCollector(registry=registry)
+        self.registry = registry
+        self.meter = PrometheusMeter(registry)
+        self.sessions = SessionMetrics(registry)
+        build = Gauge(
+            "relaykit_build_info", "The version of relaykit; always 1.", ["version"], registry=registry
+        )
+        build.labels(metadata.version("relaykit")).set(1)
