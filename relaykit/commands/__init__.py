@@ -63,9 +63,10 @@ def _run(argv: list[str]) -> int:
 
 def _core_commands() -> Mapping[str, Command]:
     from relaykit.commands.plugins import PLUGINS
+    from relaykit.commands.serve import SERVE
     from relaykit.commands.settings import SETTINGS
 
-    return {command.name: command for command in (PLUGINS, SETTINGS)}
+    return {command.name: command for command in (SERVE, PLUGINS, SETTINGS)}
 
 
 def _added_commands(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from relaykit.commands.table import print_table
 from relaykit.hooks.registration import Command
@@ -56,30 +54,10 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _switched_off(state_dir: Path) -> Mapping[str, str]:
     """Return the plugins that the running relay has switched off, and why; none if no relay runs."""
-    import json
+    from relaykit.relay.running import read_running
 
-    file = state_dir / "running.json"
-    try:
-        running: Any = json.loads(file.read_bytes())
-        pid, switched_off = running["pid"], running.get("switched_off", {})
-        return {str(name): str(why) for name, why in switched_off.items()} if _lives(pid) else {}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        print(f"relaykit: {file} cannot be understood, and is ignored: {error!r}", file=sys.stderr)
-        return {}
-
-
-def _lives(pid: int) -> bool:
-    if pid <= 0:  # would mean a whole group of processes
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    running = read_running(state_dir)
+    return running.switched_off if running else {}
 
 
 PLUGINS = Command(

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
     from relaykit.commands.invocation import Invocation
 
+LONGEST = 48
+"""Characters of a value that the table shows; JSON has it whole."""
+
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON, with each key's explanation")
@@ -31,9 +34,13 @@ def _run(arguments: argparse.Namespace) -> int:
         return 0
     print_table(
         ("KEY", "TYPE", "VALUE", "DEFAULT", "ORIGIN", "OWNER"),
-        [(row.key, row.type, row.value, row.default, row.origin, row.owner) for row in rows],
+        [(row.key, row.type, _short(row.value), _short(row.default), row.origin, row.owner) for row in rows],
     )
     return 0
+
+
+def _short(value: str) -> str:
+    return value if len(value) <= LONGEST else f"{value[: LONGEST - 1]}…"
 
 
 SETTINGS = Command(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
@@ -18,12 +19,13 @@ from relaykit.conversation.journal import Journal
 from relaykit.errors import ManagerClosed, SessionNotFound, UnknownAgent, UnknownProject
 from relaykit.hooks.dispatch import Dispatcher
 from relaykit.hooks.events import ClientAttached, ClientDetached, EntriesRecorded, SessionRequest
-from relaykit.hooks.loader import PluginSet
+from relaykit.hooks.plugin_set import PluginSet
 from relaykit.hooks.registration import MessageType, Route
 from relaykit.ids import IdGenerator
 from relaykit.meter import Meter
 from relaykit.relay.live_session import LiveSession
 from relaykit.relay.run_session import Parts, run_session
+from relaykit.relay.running import RunningFile
 from relaykit.session.manager import Manager
 from relaykit.session.model import Cause, Session, SessionFilter, check_agent_id
 from relaykit.session.news import News
@@ -41,6 +43,8 @@ class Relay:
 
     :param routes: what plugins want mounted on a gateway.
     :param messages: what plugins add to the relay protocol.
+    :param listening: a service that listens was started.
+    :param running: where a service says how it is reached; None in an embedding application.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class Relay:
         agents: Mapping[str, AgentSpec],
         routes: Sequence[Route],
         messages: Sequence[MessageType],
+        running: RunningFile | None,
         manager: Manager,
         journal: Journal,
         parts: Parts,
@@ -65,6 +70,9 @@ class Relay:
         self.agents = agents
         self.routes = routes
         self.messages = messages
+        self.running = running
+        self.announcements: list[str] = []
+        self.listening = False
         self.manager = manager
         self.meter = meter
         self.clock = clock
@@ -223,7 +231,18 @@ class Relay:
                 )
                 live.news.tell(partial(self._dispatcher.client_detached, detached))
 
-    # ------------------------------------------------------------ inside
+    # ------------------------------------------------------------ its own life
+
+    def start(self, background: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run a coroutine function in the background until the relay ends, when it is cancelled.
+
+        What it raises ends the relay: catch what is expected.
+        """
+        self._tasks.start_soon(background)
+
+    def announce(self, line: str) -> None:
+        """Leave a line for the person who starts ``relaykit serve``: printed there, never logged."""
+        self.announcements.append(line)
 
     async def aclose(self) -> None:
         """End every session in order: new ones are refused, agents stopped, workspaces cleaned. Idempotent."""
@@ -305,19 +324,20 @@ class Relay:
         return live
 
     def _agent(self, name: str) -> AgentSpec:
-        return self.agents[_choose(name, self.settings.relay.default_agent, self.agents, UnknownAgent)]
+        default = self.settings.relay.default_agent or ("" if self.settings.agents else "echo")
+        configured = self.settings.agents or self.agents
+        chosen = name or default or (next(iter(configured)) if len(configured) == 1 else "")
+        if chosen not in self.agents:
+            raise UnknownAgent(chosen, self.agents)
+        return self.agents[chosen]
 
     def _project(self, name: str) -> str:
-        return _choose(name, self.settings.relay.default_project, self.settings.projects, UnknownProject)
-
-
-def _choose(
-    name: str, default: str, known: Mapping[str, object], error: type[UnknownAgent | UnknownProject]
-) -> str:
-    chosen = name or default or (next(iter(known)) if len(known) == 1 else "")
-    if chosen not in known:
-        raise error(chosen, known)
-    return chosen
+        projects = self.settings.projects
+        only = next(iter(projects)) if len(projects) == 1 else ""
+        chosen = name or self.settings.relay.default_project or only
+        if chosen not in projects:
+            raise UnknownProject(chosen, projects)
+        return chosen
 
 
 async def _run_job(job: Job[Session]) -> None:
