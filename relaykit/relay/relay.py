@@ -116,7 +116,7 @@ class Relay:
         if self.closing:
             raise ManagerClosed
         job = Job(partial(self._create, agent_id, spec, project, owner, actor))
-        self._tasks.start_soon(_run_job, job)
+        self._tasks.start_soon(job.run_alone)
         return await job.outcome()
 
     async def stop(
@@ -338,9 +338,3 @@ class Relay:
         if chosen not in projects:
             raise UnknownProject(chosen, projects)
         return chosen
-
-
-async def _run_job(job: Job[Session]) -> None:
-    with anyio.CancelScope(shield=True):  # its caller waits for an answer in any case
-        await job.run()
-        job.finish(None)

@@ -167,9 +167,10 @@ class Changes:
         handle = worker.handle
         if handle is None:
             return
-        if stored is None or stored.state in {SessionState.TERMINATING, SessionState.CLEANED}:
+        gone = stored is None or stored.state is SessionState.CLEANED
+        if gone or worker.session.state is SessionState.TERMINATING:
             handle.scope.cancel()
-        if stored is None:  # no cleaner of ours will run
+        if gone:  # no cleaner of ours will run
             for closable in (handle.agent, handle.connection):
                 if closable is not None:
                     await self.close(closable)

@@ -38,7 +38,7 @@ from relaykit.session.model import (
 )
 from relaykit.session.state_machine import Event
 from relaykit.session.store import Store
-from relaykit.session.worker import Worker
+from relaykit.session.worker import Job, Worker
 from relaykit.tasks import OwnedTasks
 
 logger = logging.getLogger(__name__)
@@ -181,7 +181,7 @@ class Manager:
             worker = await self._require(session_id)
             job = worker.submit(partial(self._changes.attach, worker, worktree_dir, agent, actor))
         except BaseException:
-            await self._changes.close(agent)
+            await self._turn_away(agent)
             raise
         return await job.outcome()
 
@@ -299,8 +299,8 @@ class Manager:
         finding = self._finding[session_id] = anyio.Event()
         try:
             session = await self._store.get(session_id)
-            if session is None:
-                return None
+            if session is None or session_id in self._live:  # it was created while we read
+                return self._live.get(session_id)
             if self._closing:
                 raise ManagerClosed
             return self._start(Worker(session, None, tasks, committed=True), tasks)
@@ -315,6 +315,16 @@ class Manager:
         if worker is None:
             raise SessionNotFound(session_id)
         return worker
+
+    async def _turn_away(self, agent: Closable) -> None:
+        """Close an agent that cannot be attached, to the end, however the caller is cancelled."""
+        if self._tasks is None:
+            await self._changes.close(agent)
+            return
+        closing = Job(partial(self._changes.close, agent))
+        self._tasks.start_soon(closing.run_alone)
+        with anyio.CancelScope(shield=True):
+            await closing.outcome()
 
     def _require_open(self) -> TaskGroup:
         if self._tasks is None:

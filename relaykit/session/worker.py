@@ -46,6 +46,12 @@ class Job(Generic[T]):
             self.fail(ManagerClosed())
             raise
 
+    async def run_alone(self) -> None:
+        """Make the change in a task of its own: it happens, and is answered, whatever cancels the caller."""
+        with anyio.CancelScope(shield=True):
+            await self.run()
+        self.finish(None)
+
     def finish(self, news: anyio.Event | None) -> None:
         """Let the caller go on, and tell it what to wait for."""
         self.news = news
