@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import anyio
 from anyio.abc import TaskGroup
@@ -16,13 +15,11 @@ from relaykit.errors import AgentGone, FrameTooLarge
 from relaykit_acp import envelope, questions
 from relaykit_acp.envelope import Message, NotAMessage, NotJson
 from relaykit_acp.lines import LineSplitter
+from relaykit_acp.noise import Noise
 from relaykit_acp.process import AgentProcess
+from relaykit_acp.writer import LineWriter
 
 logger = logging.getLogger(__name__)
-
-_NOISE_LINES = 100
-_NOISE_LINE_LENGTH = 200
-_MAX_ANSWERS = 1000
 
 # Requests of the connection, not of a session: they carry no session id.
 _SESSIONLESS = frozenset({"authenticate", "initialize", "logout", "session/list", "session/new"})
@@ -34,24 +31,7 @@ class _Call:
 
     kind: Kind
     ref: str
-
-
-@dataclass(slots=True)
-class _Noise:
-    """What the agent says that is no message: logged, up to a limit, and the last of it kept."""
-
-    label: str
-    count: int = 0
-    last: deque[str] = field(default_factory=lambda: deque(maxlen=5))
-
-    def heard(self, line: bytes, why: str) -> None:
-        self.count += 1
-        text = line[:_NOISE_LINE_LENGTH].decode(errors="replace").strip()
-        self.last.append(text)
-        if self.count <= _NOISE_LINES:
-            logger.warning("%s: skipped a line (%s): %s", self.label, why, text)
-        if self.count == _NOISE_LINES:
-            logger.warning("%s: no more skipped lines are logged", self.label)
+    method: str
 
 
 class AcpAgent:
@@ -81,17 +61,15 @@ class AcpAgent:
         self._name = name
         self._limit = max_frame_bytes
         self._new_ref = new_ref
-        self._tasks = tasks
         self._label = label
         self._lines = LineSplitter(max_frame_bytes)
-        self._noise = _Noise(label)
-        self._session_id = b""
-        self._sending = anyio.Lock(fast_acquire=True)
+        self._noise = Noise(label)
+        self.enter_session(b'""')
+        self._writer = LineWriter(process, tasks)
         self._next_id = 0
         self._calls: dict[bytes, _Call] = {}
         self._questions: dict[str, bytes] = {}
         self._frames: list[Frame] = []
-        self._answers: deque[bytes] = deque()
         self._ended = False
 
     # ------------------------------------------------------------ the Agent contract
@@ -100,7 +78,7 @@ class AcpAgent:
         """Give the agent a PROMPT, CANCEL, CALL or DECISION.
 
         :raises AgentGone: its process has ended, or it has been closed.
-        :raises ValueError: the body is not what the frame needs, or the DECISION's question is not open.
+        :raises ValueError: the body is not the JSON that the frame needs.
         """
         match frame.kind:
             case Kind.PROMPT:
@@ -113,8 +91,8 @@ class AcpAgent:
                 await self._call(Kind.RESULT, frame.ref, frame.method, params)
             case Kind.CANCEL:
                 line = envelope.notification("session/cancel", self._addressed(frame.body))
-                async with self._sending:
-                    await self._put(line)
+                await self._writer.take_turn()
+                await self._put(line)
             case Kind.DECISION:
                 body = envelope.one_line(frame.body)
                 await self._answer(frame.ref, body, failed=frame.failed)
@@ -165,7 +143,7 @@ class AcpAgent:
     @property
     def last_words(self) -> str:
         """The last lines on stderr; if there were none, the last on stdout that were no messages."""
-        return self._process.stderr or "\n".join(self._noise.last)
+        return self._process.stderr or str(self._noise)
 
     async def ask(self, method: str, params: bytes) -> Frame:
         """Send a request before anybody else reads, and return its RESULT; all else is kept for `receive`.
@@ -194,54 +172,42 @@ class AcpAgent:
     def enter_session(self, session_id: bytes) -> None:
         """Address all that follows to this ACP session; raw JSON, quotes included."""
         self._session_id = session_id
+        self._address = b'{"sessionId":%b,' % session_id
 
     # ------------------------------------------------------------ to the agent
 
     def _addressed(self, body: bytes) -> bytes:
         return envelope.splice_session_id(self._session_id, body)
 
-    # Waiting for the lock may be cancelled, since nothing was written yet; what is written goes out whole.
-
     async def _call(self, answered_by: Kind, ref: str, method: str, params: bytes) -> None:
-        async with self._sending:
-            self._next_id += 1
-            raw_id = b"%d" % self._next_id
-            self._calls[raw_id] = _Call(answered_by, ref)
-            try:
-                await self._put(envelope.request(self._next_id, method, params))
-            except AgentGone:
-                self._calls.pop(raw_id, None)
-                raise
+        await self._writer.take_turn()
+        self._next_id += 1
+        raw_id = b"%d" % self._next_id
+        # It stays open if the caller is cancelled: the line may be out already, and be answered.
+        self._calls[raw_id] = _Call(answered_by, ref, method)
+        try:
+            await self._put(envelope.request(self._next_id, method, params))
+        except AgentGone:
+            self._calls.pop(raw_id, None)
+            raise
 
     async def _answer(self, ref: str, body: bytes, *, failed: bool) -> None:
-        async with self._sending:
-            raw_id = self._questions.pop(ref, None)
-            if raw_id is None and not self._ended:
-                raise ValueError(f"no question {ref!r} of this agent is open")
-            await self._put(envelope.answer(raw_id or b"null", body, failed=failed))
+        raw_id = self._questions.pop(ref, None)
+        if raw_id is None and not self._ended:
+            logger.warning("%s: no question %r is open; its answer is dropped", self._label, ref)
+            return
+        try:
+            await self._writer.take_turn()
+        except BaseException:
+            self._questions[ref] = raw_id or b"null"  # it is unanswered still
+            raise
+        await self._put(envelope.answer(raw_id or b"null", body, failed=failed))
 
     async def _put(self, line: bytes) -> None:
-        if self._ended or not await self._process.write(line):
+        if not await self._writer.put(line) or self._ended:
             raise AgentGone(
                 "it has ended, and takes no more messages", agent=self._name, exit_code=self.exit_code
             )
-
-    def _answer_later(self, line: bytes) -> None:
-        # The agent may itself be waiting for us to read: nothing that it says may make receive() write.
-        if len(self._answers) >= _MAX_ANSWERS:
-            return
-        self._answers.append(line)
-        if len(self._answers) == 1:
-            self._tasks.start_soon(self._write_answers)
-
-    async def _write_answers(self) -> None:
-        try:
-            while self._answers:
-                async with self._sending:
-                    await self._put(self._answers[0])
-                self._answers.popleft()
-        except AgentGone:
-            self._answers.clear()
 
     # ------------------------------------------------------------ from the agent
 
@@ -265,7 +231,7 @@ class AcpAgent:
         self._ended = True
         lost = envelope.error_object(envelope.INTERNAL_ERROR, self.farewell())
         for call in self._calls.values():
-            self._frames.append(Frame(call.kind, lost, call.ref, failed=True))
+            self._frames.append(Frame(call.kind, lost, call.ref, call.method, failed=True))
         self._calls.clear()
         self._questions.clear()
 
@@ -283,7 +249,7 @@ class AcpAgent:
                 self._take_answer(error.answers, garbled, failed=True)
             elif error.raw_id is not None:
                 refusal = envelope.error_object(envelope.INVALID_REQUEST, str(error))
-                self._answer_later(envelope.answer(error.raw_id, refusal, failed=True))
+                self._writer.put_later(envelope.answer(error.raw_id, refusal, failed=True))
         else:
             if not message.method:
                 self._take_response(message, line)
@@ -293,7 +259,9 @@ class AcpAgent:
                 self._take_notification(message)
 
     def _take_notification(self, message: Message) -> None:
-        body = envelope.strip_session_id(message.params)
+        raw = bytes(message.params)
+        short = raw.startswith(self._address)
+        body = b"{" + raw[len(self._address) :] if short else envelope.strip_session_id(raw)
         ref = self._cancelled_question(body) if message.method == "$/cancel_request" else ""
         self._frames.append(Frame(Kind.UPDATE, body, ref, message.method))
 
@@ -310,11 +278,9 @@ class AcpAgent:
                 Frame(Kind.REQUEST, envelope.strip_session_id(message.params), ref, message.method)
             )
             return
-        logger.info(
-            "%s: asked for %r, which is not offered", self._label, message.method[:_NOISE_LINE_LENGTH]
-        )
+        logger.info("%s: asked for %r, which is not offered", self._label, message.method[:200])
         refusal = envelope.error_object(envelope.METHOD_NOT_FOUND, f"method not found: {message.method}")
-        self._answer_later(envelope.answer(raw_id, refusal, failed=True))
+        self._writer.put_later(envelope.answer(raw_id, refusal, failed=True))
 
     def _take_response(self, message: Message, line: bytes) -> None:
         raw_id = bytes(message.id)
@@ -327,7 +293,7 @@ class AcpAgent:
 
     def _take_answer(self, raw_id: bytes, body: bytes, *, failed: bool) -> None:
         call = self._calls.pop(raw_id)
-        self._frames.append(Frame(call.kind, body, call.ref, failed=failed))
+        self._frames.append(Frame(call.kind, body, call.ref, call.method, failed=failed))
 
 
 def _signal_name(number: int) -> str:

@@ -18,10 +18,10 @@ METHOD_NOT_FOUND = -32601
 INTERNAL_ERROR = -32603
 LOGIN_REQUIRED = -32000
 
-# A session id that stands first, or last, is cut out without looking at the rest. Both patterns are safe
-# only because the JSON is known to be valid: what they match cannot then lie inside a string.
-_FIRST = re.compile(rb'\s*\{(\s*)"sessionId"\s*:\s*"[^"\\]*"\s*(,?)')
-_LAST = re.compile(rb'"sessionId"\s*:\s*"[^"\\]*"(\s*\})\s*\Z')
+# Where the session id stands first, as most agents write it, it is cut out without a look at the rest. Safe
+# only because the JSON is known to be valid.
+_FIRST = re.compile(rb'\s*\{(\s*)"sessionId"\s*:\s*"[^"\\]*"\s*,?')
+_MEMBER = re.compile(rb'"sessionId"\s*:\s*"[^"\\]*"\s*(,?)')
 _KEY = b'"sessionId"'
 
 _TOKEN = re.compile(rb'"(?:[^"\\]+|\\.)*"|[{}\[\],:]', re.DOTALL)
@@ -132,15 +132,31 @@ def strip_session_id(params: bytes | msgspec.Raw) -> bytes:
     if first := _FIRST.match(params):
         return b"{" + first[1] + memoryview(params)[first.end() :]
     raw = bytes(params)
-    place = raw.rfind(_KEY)
+    if b"\\u" in raw:
+        return _strip_by_walking(raw)  # the key itself may be spelt with escapes
+    place = raw.find(_KEY)
     if place < 0:
-        # The key may be spelt with escapes; then it takes a walk to see it.
-        return _strip_by_walking(raw) if b"\\u" in raw else raw
-    if last := _LAST.match(raw, place):
-        before = raw[:place].rstrip()
-        if before.endswith(b","):
-            return before[:-1] + last[1]
+        return raw
+    if raw.find(_KEY, place + 1) < 0 and _has_session_id(raw) and (member := _MEMBER.match(raw, place)):
+        # There is one, and the only text that can be its key is here.
+        if member[1]:
+            return raw[:place] + raw[member.end() :]
+        return raw[:place].rstrip()[:-1] + raw[member.end() :]
     return _strip_by_walking(raw)
+
+
+class _Addressed(msgspec.Struct, gc=False):
+    session_id: msgspec.Raw = msgspec.field(default=msgspec.Raw(), name="sessionId")
+
+
+_decode_addressed = msgspec.json.Decoder(_Addressed).decode
+
+
+def _has_session_id(raw: bytes) -> bool:
+    try:
+        return bool(_decode_addressed(raw).session_id)
+    except (msgspec.MsgspecError, RecursionError):
+        return False
 
 
 def _strip_by_walking(raw: bytes) -> bytes:

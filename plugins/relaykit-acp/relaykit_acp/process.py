@@ -111,14 +111,20 @@ class AgentProcess:
                     self._patience = max(0.0, deadline - anyio.current_time())
         return b""
 
-    async def write(self, data: bytes) -> bool:
-        """Write all of it, also when the caller is cancelled meanwhile; return False if the process is gone.
+    @property
+    def gone(self) -> bool:
+        """It has ended, or is being ended: nothing can be written any more."""
+        return self._closing or self.exited.is_set()
 
-        One writer at a time. A process that does not read is waited for, until `aclose` or its end.
+    async def write(self, data: bytes) -> bool:
+        """Write all of it; return False if the process is gone. One writer at a time.
+
+        A process that does not read is waited for, until `aclose` or its end. A caller that is cancelled
+        may have written a part of it, if it is longer than ``PIPE_BUF``.
         """
-        if self._closing or self.exited.is_set():
+        if self.gone:
             return False
-        with anyio.CancelScope(shield=True) as scope:
+        with anyio.CancelScope() as scope:
             self._writing = scope
             try:
                 await self._stdin.send(data)
