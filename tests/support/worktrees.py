@@ -19,6 +19,9 @@ from relaykit_worktree.git import Git
 from relaykit_worktree.settings import DISPOSABLE
 from relaykit_worktree.workspace import WorktreeWorkspace
 
+IDENTITY = "[user]\n\tname = Somebody\n\temail = somebody@example.org\n"
+"""A configuration for GIT_CONFIG_GLOBAL, so that tests pass where nobody told git who they are."""
+
 _WHEN = datetime(2025, 1, 1, tzinfo=UTC)
 
 

@@ -170,12 +170,16 @@ def _holds_something(path: Path) -> bool:
 def _nested_repositories(root: Path, names: Sequence[str]) -> list[str]:
     """Return the repositories in ignored directories: git's status says nothing of what is in those."""
     found = []
-    for name in names:
+    for name in filter(_is_directory, names):
         for directory, subdirectories, files in os.walk(root / name, onerror=_raise):
             if ".git" in subdirectories or ".git" in files or _is_bare(subdirectories, files):
                 found.append(str(Path(directory).relative_to(root)))
                 subdirectories.clear()
     return found
+
+
+def _is_directory(name: str) -> bool:
+    return name.endswith("/")  # so git writes them, but not a link to one, which nobody is to follow
 
 
 def _is_bare(subdirectories: Sequence[str], files: Sequence[str]) -> bool:

@@ -10,7 +10,16 @@ import pytest
 from relaykit.errors import InvalidAgentId, NotARepository, WorkspaceError
 from relaykit.session import Json, Outcome
 from relaykit_worktree.git import Git, GitError
-from support.worktrees import Bench, commit, everything, git, make_repository, make_session, process_in
+from support.worktrees import (
+    IDENTITY,
+    Bench,
+    commit,
+    everything,
+    git,
+    make_repository,
+    make_session,
+    process_in,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -18,7 +27,7 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture(autouse=True)
 def _identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tmp_path / "gitconfig"
-    config.write_text("[user]\n\tname = Somebody\n\temail = somebody@example.org\n")
+    config.write_text(IDENTITY)
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
 
