@@ -1,0 +1,482 @@
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from relaykit.conversation.frame import Frame, Kind
+from relaykit.errors import Refused
+from relaykit.hooks import hookimpl
+from relaykit.hooks.dispatch import Dispatcher
+from relaykit.hooks.events import (
+    ClientAttached,
+    ClientDetached,
+    EntriesRecorded,
+    ModeRequest,
+    PermissionRequest,
+    PromptRequest,
+    QuestionAnswered,
+    QuestionAsked,
+    SessionRequest,
+    TurnEnded,
+    TurnStarted,
+)
+from relaykit.hooks.loader import load_plugins
+from relaykit.hooks.plugin_set import PluginSet, PluginState
+from relaykit.meter import NO_METER, Meter
+from relaykit.session import CleanerResult, Outcome, SessionState, Transition
+from relaykit.testing import FakeClock
+from relaykit.testing.store_contract import make_session
+from support.managers import make_manager, session_in
+from support.plugin_sites import RecordingMeter, load, settings_from
+
+pytestmark = pytest.mark.anyio
+
+NOW = FakeClock().now()
+SESSION = make_session()
+TRANSITION = Transition(before=None, after=SESSION, event=None, actor="test", at=NOW)
+REQUEST = SessionRequest(agent_id="auth", agent="echo", project="default", owner="local")
+FRAME = Frame(Kind.REQUEST)
+
+SHORT = 0.05
+"""A deadline, in seconds, for implementations that never end by themselves."""
+
+
+def plugin(hook: str, function: Callable[..., Awaitable[None]]) -> object:
+    """Return a plugin that implements this one hook."""
+    return type("Plugin", (), {hook: staticmethod(hookimpl(function))})()
+
+
+def dispatcher(
+    directory: Path, *, meter: Meter = NO_METER, timeout: float = 5.0, **plugins: object
+) -> Dispatcher:
+    loaded = load_plugins(settings_from(directory), entry_points=(), extra=plugins)
+    return Dispatcher(loaded, clock=FakeClock(), meter=meter, timeout=timeout)
+
+
+def state_of_last(plugins: PluginSet) -> PluginState:
+    return plugins.records[-1].state
+
+
+async def hang(_event: object = None) -> None:
+    await anyio.sleep_forever()
+
+
+async def fail() -> None:
+    raise RuntimeError("out of order")
+
+
+async def fail_late() -> None:
+    raise TimeoutError("its own")
+
+
+async def let_a_cancellation_out() -> None:
+    raise anyio.get_cancelled_exc_class()
+
+
+async def refuse() -> None:
+    raise Refused("not today", plugin="somebody else", hook="another")
+
+
+# ---------------------------------------------------------------- every hook
+
+EVENTS: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "relaykit_on_transition": ("transitioned", (TRANSITION,)),
+    "relaykit_on_cleanup_failed": ("cleanup_failed", (SESSION, CleanerResult("tidy", Outcome.FAILED))),
+    "relaykit_on_client_attached": (
+        "client_attached",
+        (ClientAttached(session_id="s1", client_id="c1", protocol="ws", owner="local", after=0, at=NOW),),
+    ),
+    "relaykit_on_client_detached": (
+        "client_detached",
+        (ClientDetached(session_id="s1", client_id="c1", protocol="ws", at=NOW),),
+    ),
+    "relaykit_on_turn_started": (
+        "turn_started",
+        (TurnStarted(session=SESSION, turn="t1", client_id="c1", at=NOW),),
+    ),
+    "relaykit_on_turn_ended": (
+        "turn_ended",
+        (TurnEnded(session=SESSION, turn="t1", outcome="done", seconds=1.0, at=NOW),),
+    ),
+    "relaykit_on_question_asked": (
+        "question_asked",
+        (QuestionAsked(session=SESSION, request=FRAME, at=NOW),),
+    ),
+    "relaykit_on_question_answered": (
+        "question_answered",
+        (
+            QuestionAnswered(
+                session=SESSION,
+                request=FRAME,
+                decision=Frame(Kind.DECISION),
+                by="c1",
+                outcome="answered",
+                seconds=1.0,
+                at=NOW,
+            ),
+        ),
+    ),
+    "relaykit_on_entries": ("entries", (EntriesRecorded(session=SESSION, epoch="e", entries=()),)),
+    "relaykit_check_session": ("check_session", (REQUEST,)),
+    "relaykit_check_prompt": ("check_prompt", (PromptRequest(session=SESSION, client_id="c1", body=b""),)),
+    "relaykit_check_permission": ("check_permission", (PermissionRequest(session=SESSION, request=FRAME),)),
+    "relaykit_check_mode": ("check_mode", (ModeRequest(session=SESSION, client_id="c1", call=FRAME),)),
+}
+
+
+def test_every_asynchronous_hook_is_tried_here(tmp_path: Path) -> None:
+    assert sorted(EVENTS) == list(load(tmp_path).asynchronous_hooks())
+
+
+@pytest.mark.parametrize("hook", EVENTS)
+async def test_an_implementation_gets_what_it_names(tmp_path: Path, hook: str) -> None:
+    method, arguments = EVENTS[hook]
+    name = load(tmp_path)._manager.hook.__dict__[hook].spec.argnames[0]
+    heard: list[Any] = []
+    space: dict[str, Any] = {"heard": heard}
+    exec(f"async def named({name}): heard.append({name})\nasync def bare(): heard.append('bare')", space)
+    dispatch = dispatcher(tmp_path, a=plugin(hook, space["named"]), b=plugin(hook, space["bare"]))
+    assert dispatch.listens_to(hook)
+    await getattr(dispatch, method)(*arguments)
+    assert heard[0] == "bare"
+    if hook == "relaykit_on_cleanup_failed":
+        assert (heard[1].session, heard[1].result) == arguments
+    else:
+        assert heard[1] is arguments[0]
+
+
+async def test_no_implementation_no_call(tmp_path: Path) -> None:
+    dispatch = dispatcher(tmp_path)
+    assert not dispatch.listening
+    for hook, (method, arguments) in EVENTS.items():
+        assert not dispatch.listens_to(hook)
+        with anyio.CancelScope() as scope:
+            scope.cancel()  # a checkpoint would raise
+            await getattr(dispatch, method)(*arguments)
+        assert not scope.cancelled_caught
+
+
+async def test_the_manager_asks_who_listens(tmp_path: Path) -> None:
+    for hook in ("relaykit_on_transition", "relaykit_on_cleanup_failed"):
+        assert dispatcher(tmp_path, a=plugin(hook, hang)).listening
+    assert not dispatcher(tmp_path, a=plugin("relaykit_on_turn_ended", hang)).listening
+
+
+async def test_asking_for_a_hook_that_is_none(tmp_path: Path) -> None:
+    for hook in ("relaykit_on_transitoin", "relaykit_register_routes"):
+        with pytest.raises(KeyError):
+            dispatcher(tmp_path).listens_to(hook)
+
+
+# ---------------------------------------------------------------- observers
+
+
+async def test_implementations_are_called_one_after_the_other(tmp_path: Path) -> None:
+    heard: list[str] = []
+
+    def teller(name: str) -> object:
+        async def tell() -> None:
+            heard.append(f"{name} begins")
+            await anyio.lowlevel.checkpoint()
+            heard.append(f"{name} ends")
+
+        return plugin("relaykit_on_transition", tell)
+
+    dispatch = dispatcher(tmp_path, ant=teller("ant"), bee=teller("bee"))
+    await dispatch.transitioned(TRANSITION)
+    assert heard == ["bee begins", "bee ends", "ant begins", "ant ends"]
+
+
+@pytest.mark.parametrize(
+    ("failing", "failure", "said"),
+    [
+        (fail, "error", "RuntimeError"),
+        (fail_late, "error", "TimeoutError"),
+        (let_a_cancellation_out, "error", ""),
+        (refuse, "error", "Refused"),
+        (hang, "overrun", "took longer than 0.05 s"),
+    ],
+)
+async def test_what_one_does_wrong_does_not_concern_the_next(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    failing: Callable[..., Awaitable[None]],
+    failure: str,
+    said: str,
+) -> None:
+    heard = anyio.Event()
+    meter = RecordingMeter()
+
+    async def listen() -> None:
+        heard.set()
+
+    hook = "relaykit_on_transition"
+    dispatch = dispatcher(
+        tmp_path,
+        meter=meter,
+        timeout=SHORT if failing is hang else 5.0,
+        ant=plugin(hook, listen),
+        bee=plugin(hook, failing),
+    )
+    with anyio.fail_after(5), caplog.at_level(logging.ERROR):
+        await dispatch.transitioned(TRANSITION)
+    assert heard.is_set()
+    assert ("hook_failures", 1, {"plugin": "bee", "hook": hook, "failure": failure}) in meter.counted
+    assert [labels for name, _, labels in meter.observed if name == "hook"] == [
+        {"plugin": "bee", "hook": hook},
+        {"plugin": "ant", "hook": hook},
+    ]
+    assert "plugin 'bee'" in caplog.text
+    assert hook in caplog.text
+    assert said in caplog.text
+
+
+async def test_three_overruns_in_a_row_switch_an_observer_off(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls: list[str] = []
+    told: list[tuple[str, str, str]] = []
+    meter = RecordingMeter()
+
+    async def overrun() -> None:
+        calls.append("slow")
+        await anyio.sleep_forever()
+
+    plugins = load(tmp_path, slow=plugin("relaykit_on_transition", overrun))
+    dispatch = Dispatcher(
+        plugins,
+        clock=FakeClock(),
+        meter=meter,
+        timeout=SHORT,
+        on_switch_off=lambda *what: told.append(what),
+    )
+    with anyio.fail_after(5), caplog.at_level(logging.ERROR):
+        for _ in range(2):
+            await dispatch.transitioned(TRANSITION)
+        assert state_of_last(plugins) is PluginState.LOADED
+        for _ in range(3):
+            await dispatch.transitioned(TRANSITION)
+    assert len(calls) == 3
+    assert meter.failures("slow") == ["overrun", "overrun", "overrun", "switched_off"]
+    assert state_of_last(plugins) is PluginState.SWITCHED_OFF
+    assert "relaykit_on_transition took longer than 0.05 s" in plugins.records[-1].reason
+    assert [(name, hook) for name, hook, _ in told] == [("slow", "relaykit_on_transition")]
+    assert "plugin 'slow' is switched off" in caplog.text
+    assert not dispatch.listening
+
+
+async def test_overruns_that_are_not_in_a_row_switch_nothing_off(tmp_path: Path) -> None:
+    outcomes = iter([hang, hang, fail, hang, hang])
+
+    async def sometimes() -> None:
+        await next(outcomes)()
+
+    plugins = load(tmp_path, slow=plugin("relaykit_on_transition", sometimes))
+    dispatch = Dispatcher(plugins, clock=FakeClock(), timeout=SHORT)
+    with anyio.fail_after(5):
+        for _ in range(5):
+            await dispatch.transitioned(TRANSITION)
+    assert state_of_last(plugins) is PluginState.LOADED
+    assert dispatch.listening
+
+
+async def test_switching_off_leaves_the_plugins_other_hooks_on(tmp_path: Path) -> None:
+    class Plugin:
+        @hookimpl
+        async def relaykit_on_transition(self) -> None:
+            await anyio.sleep_forever()
+
+        @hookimpl
+        async def relaykit_on_turn_ended(self) -> None: ...
+
+    dispatch = dispatcher(tmp_path, timeout=SHORT, half=Plugin())
+    with anyio.fail_after(5):
+        for _ in range(3):
+            await dispatch.transitioned(TRANSITION)
+    assert not dispatch.listens_to("relaykit_on_transition")
+    assert dispatch.listens_to("relaykit_on_turn_ended")
+
+
+async def test_concurrent_overruns_switch_off_once(tmp_path: Path) -> None:
+    meter = RecordingMeter()
+    dispatch = dispatcher(tmp_path, meter=meter, timeout=SHORT, slow=plugin("relaykit_on_transition", hang))
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(6):
+                tasks.start_soon(dispatch.transitioned, TRANSITION)
+    assert meter.failures("slow").count("switched_off") == 1
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+async def test_ending_behind_the_deadline_is_an_overrun(tmp_path: Path, *, blocking: bool) -> None:
+    meter = RecordingMeter()
+
+    async def late() -> None:
+        if blocking:
+            time.sleep(2 * SHORT)  # noqa: ASYNC251 -- blocking the loop is what is tried
+        else:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(2 * SHORT)
+
+    dispatch = dispatcher(tmp_path, meter=meter, timeout=SHORT, late=plugin("relaykit_on_transition", late))
+    await dispatch.transitioned(TRANSITION)
+    assert meter.failures("late") == ["overrun"]
+
+
+async def test_a_cancelled_caller_is_cancelled(tmp_path: Path) -> None:
+    started = anyio.Event()
+    stopped = anyio.Event()
+    meter = RecordingMeter()
+
+    async def listen() -> None:
+        started.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            stopped.set()
+
+    dispatch = dispatcher(tmp_path, meter=meter, slow=plugin("relaykit_on_transition", listen))
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(dispatch.transitioned, TRANSITION)
+            await started.wait()
+            tasks.cancel_scope.cancel()
+    assert stopped.is_set()
+    assert meter.failures("slow") == []
+
+
+# ---------------------------------------------------------------- checks
+
+
+async def test_returning_allows(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    async def allow(request: SessionRequest) -> None:
+        asked.append(request.agent_id)
+
+    hook = "relaykit_check_session"
+    await dispatcher(tmp_path, ant=plugin(hook, allow), bee=plugin(hook, allow)).check_session(REQUEST)
+    assert asked == ["auth", "auth"]
+
+
+@pytest.mark.parametrize(
+    ("failing", "why"),
+    [
+        (refuse, "not today"),
+        (fail, "its relaykit_check_session failed: RuntimeError"),
+        (fail_late, "its relaykit_check_session failed: TimeoutError"),
+        (let_a_cancellation_out, "its relaykit_check_session failed"),
+        (hang, "its relaykit_check_session took longer than 0.05 s"),
+    ],
+)
+async def test_checks_fail_closed_and_the_first_refusal_ends_the_asking(
+    tmp_path: Path, failing: Callable[..., Awaitable[None]], why: str
+) -> None:
+    asked: list[str] = []
+
+    async def allow() -> None:
+        asked.append("ant")
+
+    hook = "relaykit_check_session"
+    dispatch = dispatcher(
+        tmp_path,
+        timeout=SHORT if failing is hang else 5.0,
+        ant=plugin(hook, allow),
+        bee=plugin(hook, failing),
+    )
+    with anyio.fail_after(5), pytest.raises(Refused) as caught:
+        await dispatch.check_session(REQUEST)
+    assert caught.value.reason.startswith(why)
+    assert (caught.value.plugin, caught.value.hook) == ("bee", hook)
+    assert "out of order" not in str(caught.value)  # what an error says is for the log
+    assert asked == []
+
+
+@pytest.mark.parametrize("hook", [hook for hook in EVENTS if hook.startswith("relaykit_check_")])
+async def test_every_check_refuses(tmp_path: Path, hook: str) -> None:
+    method, arguments = EVENTS[hook]
+    with pytest.raises(Refused, match="refused by plugin 'guard': not today"):
+        await getattr(dispatcher(tmp_path, guard=plugin(hook, refuse)), method)(*arguments)
+
+
+async def test_a_refusal_is_no_failure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    meter = RecordingMeter()
+    dispatch = dispatcher(tmp_path, meter=meter, guard=plugin("relaykit_check_session", refuse))
+    with pytest.raises(Refused), caplog.at_level(logging.ERROR):
+        await dispatch.check_session(REQUEST)
+    assert meter.failures("guard") == []
+    assert not caplog.records
+
+
+async def test_a_check_is_never_switched_off(tmp_path: Path) -> None:
+    meter = RecordingMeter()
+    dispatch = dispatcher(tmp_path, meter=meter, timeout=SHORT, guard=plugin("relaykit_check_session", hang))
+    with anyio.fail_after(5):
+        for _ in range(5):
+            with pytest.raises(Refused):
+                await dispatch.check_session(REQUEST)
+    assert meter.failures("guard") == ["overrun"] * 5
+
+
+# ---------------------------------------------------------------- with a real Manager
+
+
+async def test_a_hook_may_call_the_manager_for_its_own_session(tmp_path: Path) -> None:
+    versions: list[tuple[int, str]] = []
+    over = anyio.Event()
+
+    async def end_it(transition: Transition) -> None:
+        versions.append((transition.after.version, transition.after.state))
+        if transition.after.state is SessionState.ACTIVE:
+            await manager.mark_terminating(transition.after.id, "a hook says so")
+            await manager.complete_cleanup(transition.after.id)
+        if transition.after.state is SessionState.CLEANED:
+            over.set()
+
+    async def follow(transition: Transition) -> None:
+        followed.append(transition.after.version)
+
+    followed: list[int] = []
+    hook = "relaykit_on_transition"
+    dispatch = dispatcher(tmp_path, ant=plugin(hook, follow), bee=plugin(hook, end_it))
+    with anyio.fail_after(5):
+        async with make_manager(hooks=dispatch) as manager:
+            session = await session_in(SessionState.ACTIVE, manager)
+            await over.wait()
+            assert await manager.get(session.id) is None
+    assert [state for _, state in versions] == ["CREATED", "SPAWNING", "ACTIVE", "TERMINATING", "CLEANED"]
+    assert [version for version, _ in versions] == sorted(version for version, _ in versions)
+    assert followed == [version for version, _ in versions]
+
+
+@pytest.mark.parametrize("failing", [fail, hang, let_a_cancellation_out])
+async def test_no_hook_changes_what_becomes_of_a_session(
+    tmp_path: Path, failing: Callable[..., Awaitable[None]]
+) -> None:
+    heard: list[str] = []
+
+    async def follow(transition: Transition) -> None:
+        heard.append(transition.after.state)
+
+    hook = "relaykit_on_transition"
+    dispatch = dispatcher(
+        tmp_path,
+        timeout=SHORT if failing is hang else 5.0,
+        ant=plugin(hook, follow),
+        bee=plugin(hook, failing),
+    )
+    with anyio.fail_after(5):
+        async with make_manager(hooks=dispatch) as manager:
+            session = await session_in(SessionState.ACTIVE, manager)
+            assert session.state is SessionState.ACTIVE
+            await manager.mark_terminating(session.id, "done")
+            report = await manager.complete_cleanup(session.id)
+            assert report.session is not None
+            assert report.session.state is SessionState.CLEANED
+    assert heard == ["CREATED", "SPAWNING", "ACTIVE", "TERMINATING", "CLEANED"]
