@@ -126,14 +126,14 @@ class StoreContract:
         resources["git"] = {}
         stored = await store.get("s1")
         assert stored is not None
-        assert stored.resources == {"acp": {"pids": [1]}}
+        assert stored.resources == {"acp": {"pids": (1,)}}
 
         facts = {"pids": [3]}
         await store.save(next_version(stored, resources={"acp": facts}), expected_version=1)
         facts["pids"].append(4)
         stored = await store.get("s1")
         assert stored is not None
-        assert stored.resources == {"acp": {"pids": [3]}}
+        assert stored.resources == {"acp": {"pids": (3,)}}
 
     async def test_a_session_that_was_handed_out_stays_as_it_was(self, store: Store) -> None:
         session = make_session()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from relaykit.clock import Clock
 from relaykit.ids import IdGenerator
 from relaykit.meter import NO_METER, Meter
 from relaykit.session import (
+    Activity,
     Cleaner,
     Closable,
     CloseAgent,
@@ -66,3 +68,24 @@ async def session_in(
     ended = await manager.get(session.id)
     assert ended is not None
     return ended
+
+
+async def left_behind(store: Store, state: SessionState, *, session_id: str = "session-left") -> Session:
+    """Return a session in the role ``auth`` that a relay left in the store when it died in that state."""
+    now = FakeClock().now()
+    created = Session(
+        id=session_id,
+        agent_id="auth",
+        agent="agent",
+        owner="local",
+        project="default",
+        node="local",
+        created_at=now,
+        activity=Activity(now),
+    )
+    await store.create(created)
+    if state is SessionState.CREATED:
+        return created
+    left = replace(created, state=state, version=2)
+    await store.save(left, expected_version=1)
+    return left

@@ -1,0 +1,457 @@
+"""The Manager when the store, a cleaner, a hook, an agent or its own host fails it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import anyio
+import pytest
+
+from relaykit.errors import ReentrantCall, StaleVersion, StoreError, TransitionError
+from relaykit.session import (
+    Activity,
+    Handle,
+    Manager,
+    MemoryStore,
+    Outcome,
+    Session,
+    SessionFilter,
+    SessionState,
+    Transition,
+)
+from relaykit.testing import FakeClock, FakeConnection, RecordingCleaner, RecordingHooks
+from support.managers import left_behind, make_manager, session_in
+from support.session_stores import StagedStore
+
+pytestmark = pytest.mark.anyio
+
+ALL = SessionFilter()
+
+
+class Fatal(BaseException):
+    """What no code of ours may catch: as KeyboardInterrupt, SystemExit, or a stray CancelledError."""
+
+
+@pytest.fixture
+def memory() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+def store(memory: MemoryStore) -> StagedStore:
+    return StagedStore(memory)
+
+
+# ---------------------------------------------------------------- the store fails
+
+
+async def test_create_that_the_store_refuses_leaves_nothing(memory: MemoryStore, store: StagedStore) -> None:
+    hooks = RecordingHooks()
+    connection = FakeConnection()
+    async with make_manager(store=store, hooks=hooks) as manager:
+        store.fail("create", StoreError("out of order"))
+        with pytest.raises(StoreError, match="out of order"):
+            await manager.create("auth", connection)
+        assert await memory.count(ALL) == 0
+        assert await manager.get("session-000001") is None
+        assert manager.handle("session-000001") is None
+        assert not connection.closed
+        assert hooks.transitions == []
+        assert (await manager.create("auth", connection)).id == "session-000002"
+
+
+@pytest.mark.parametrize(
+    ("state", "change"),
+    [
+        (SessionState.CREATED, lambda manager, key: manager.begin_spawn(key)),
+        (SessionState.ACTIVE, lambda manager, key: manager.record(key, "worktree", {"path": "/w"})),
+        (SessionState.ACTIVE, lambda manager, key: manager.mark_terminating(key, "asked")),
+        (SessionState.TERMINATING, lambda manager, key: manager.complete_cleanup(key)),
+    ],
+    ids=["begin_spawn", "record", "mark_terminating", "complete_cleanup"],
+)
+async def test_change_that_the_store_refuses_leaves_the_session_as_it_was(
+    memory: MemoryStore,
+    store: StagedStore,
+    state: SessionState,
+    change: Callable[[Manager, str], Awaitable[object]],
+) -> None:
+    hooks = RecordingHooks()
+    async with make_manager(store=store, hooks=hooks) as manager:
+        session = await session_in(state, manager)
+        told = list(hooks.transitions)
+        store.fail("save", StoreError("out of order"))
+        with pytest.raises(StoreError, match="out of order"):
+            await change(manager, session.id)
+        assert await manager.get(session.id) == session == await memory.get(session.id)
+        assert hooks.transitions == told
+        handle = manager.handle(session.id)
+        assert handle is not None
+        assert handle.scope.cancel_called == (state is SessionState.TERMINATING)
+
+        await change(manager, session.id)
+        stored = await memory.get(session.id)
+        assert stored is None or stored.version == session.version + 1
+
+
+async def test_attach_that_the_store_refuses_closes_the_agent(
+    memory: MemoryStore, store: StagedStore
+) -> None:
+    async with make_manager(store=store) as manager:
+        session = await session_in(SessionState.SPAWNING, manager)
+        refused, welcome = FakeConnection(), FakeConnection()
+        store.fail("save", StoreError("out of order"))
+        with pytest.raises(StoreError):
+            await manager.attach_agent(session.id, "/work", refused)
+        assert refused.closed
+        assert await manager.get(session.id) == session == await memory.get(session.id)
+        await manager.attach_agent(session.id, "/work", welcome)
+        handle = manager.handle(session.id)
+        assert handle is not None
+        assert handle.agent is welcome
+        assert not welcome.closed
+
+
+@pytest.mark.parametrize("method", ["save", "delete"])
+async def test_cleanup_tried_again_after_a_failed_write_does_not_clean_again(
+    memory: MemoryStore, store: StagedStore, method: str
+) -> None:
+    cleaner = RecordingCleaner()
+    hooks = RecordingHooks()
+    async with make_manager(store=store, cleaners=[cleaner], hooks=hooks) as manager:
+        session = await session_in(SessionState.TERMINATING, manager)
+        store.fail(method, StoreError("out of order"))
+        with pytest.raises(StoreError):
+            await manager.complete_cleanup(session.id)
+        report = await manager.complete_cleanup(session.id)
+        assert cleaner.runs_for(session.id) == 1
+        assert report.session is not None
+        assert report.session.state is SessionState.CLEANED
+        assert [result.cleaner for result in report.results] == [
+            "recording",
+            "close_agent",
+            "close_connection",
+        ]
+        assert await memory.count(ALL) == 0
+        assert [transition.after.state for transition in hooks.heard_of(session.id)].count(
+            SessionState.CLEANED
+        ) == 1
+
+
+async def test_closing_finishes_a_cleanup_whose_delete_failed(
+    memory: MemoryStore, store: StagedStore
+) -> None:
+    async with make_manager(store=store) as manager:
+        session = await session_in(SessionState.TERMINATING, manager)
+        store.fail("delete", StoreError("out of order"))
+        with pytest.raises(StoreError):
+            await manager.complete_cleanup(session.id)
+    assert await memory.count(ALL) == 0
+
+
+async def test_closing_says_what_it_could_not_end(memory: MemoryStore, store: StagedStore) -> None:
+    manager = make_manager(store=store)
+    with pytest.RaisesGroup(pytest.RaisesExc(StoreError, match="out of order")):
+        async with manager:
+            for role in ("auth", "db"):
+                await session_in(SessionState.ACTIVE, manager, agent_id=role)
+            store.fail("save", StoreError("out of order"))
+    (stuck,) = await memory.list(ALL)
+    assert stuck.state in {SessionState.ACTIVE, SessionState.TERMINATING}
+
+
+async def test_a_lost_answer_is_asked_for_again(memory: MemoryStore, store: StagedStore) -> None:
+    hooks = RecordingHooks()
+    async with make_manager(store=store, hooks=hooks) as manager:
+        for method in ("create", "save", "save"):
+            store.lose_answer(method, StoreError("the answer was lost"))
+        agent = FakeConnection()
+        session = await session_in(SessionState.ACTIVE, manager, agent=agent)
+        assert await memory.get(session.id) == session == await manager.get(session.id)
+        assert [transition.after.version for transition in hooks.transitions] == [1, 2, 3]
+        assert not agent.closed
+
+
+async def test_a_lost_answer_does_not_keep_closing_from_ending_the_session(
+    memory: MemoryStore, store: StagedStore
+) -> None:
+    cleaner = RecordingCleaner()
+    async with make_manager(store=store, cleaners=[cleaner]) as manager:
+        session = await session_in(SessionState.SPAWNING, manager)
+        agent = FakeConnection()
+        store.lose_answer("save", StoreError("the answer was lost"))
+        store.fail("get", StoreError("out of order"))
+        with pytest.raises(StoreError, match="lost"):
+            await manager.attach_agent(session.id, "/work", agent)
+        assert agent.closed
+    assert await memory.count(ALL) == 0
+    assert cleaner.runs_for(session.id) == 1
+
+
+async def test_a_failing_touch_keeps_the_batch(memory: MemoryStore, store: StagedStore) -> None:
+    async with make_manager(store=store) as manager:
+        session = await session_in(SessionState.ACTIVE, manager)
+        await manager.increment_message_count(session.id, by=3)
+        store.fail("touch", StoreError("out of order"))
+        with pytest.raises(StoreError):
+            await manager.flush_activity()
+        await manager.increment_message_count(session.id)
+        await manager.flush_activity()
+        stored = await memory.get(session.id)
+        assert stored is not None
+        assert stored.activity.message_count == 4
+
+
+# ---------------------------------------------------------------- somebody else writes
+
+
+async def written_elsewhere(memory: MemoryStore, session: Session, **changes: Any) -> Session:
+    theirs = replace(session, version=session.version + 1, **changes)
+    await memory.save(theirs, expected_version=session.version)
+    return theirs
+
+
+async def test_stale_version_reloads(memory: MemoryStore) -> None:
+    async with make_manager(store=memory) as manager:
+        session = await session_in(SessionState.CREATED, manager)
+        theirs = await written_elsewhere(memory, session, resources={"worktree": {"path": "/w"}})
+        with pytest.raises(StaleVersion) as caught:
+            await manager.begin_spawn(session.id)
+        assert (caught.value.expected, caught.value.found) == (1, 2)
+        assert await manager.get(session.id) == theirs
+        spawning = await manager.begin_spawn(session.id)
+        assert spawning.version == 3
+        assert spawning.resources == {"worktree": {"path": "/w"}}
+
+
+async def test_stale_version_keeps_the_activity_of_this_manager(memory: MemoryStore) -> None:
+    clock = FakeClock()
+    async with make_manager(store=memory, clock=clock) as manager:
+        session = await session_in(SessionState.CREATED, manager)
+        heard = clock.advance(9)
+        await manager.increment_message_count(session.id, by=5)
+        await written_elsewhere(memory, session, resources={})
+        with pytest.raises(StaleVersion):
+            await manager.begin_spawn(session.id)
+        reloaded = await manager.get(session.id)
+        assert reloaded is not None
+        assert reloaded.activity == Activity(heard, 5)
+
+
+async def test_scope_is_cancelled_when_somebody_else_terminated_the_session(memory: MemoryStore) -> None:
+    async with make_manager(store=memory) as manager, make_manager(store=memory) as other:
+        session = await session_in(SessionState.ACTIVE, manager)
+        handle = manager.handle(session.id)
+        assert handle is not None
+        await other.mark_terminating(session.id, "asked elsewhere")
+        with pytest.raises(StaleVersion):
+            await manager.mark_terminating(session.id, "asked here")
+        await manager.mark_terminating(session.id, "asked here again")
+        assert handle.scope.cancel_called
+        stored = await memory.get(session.id)
+        assert stored is not None
+        assert stored.reason == "asked elsewhere"
+
+
+async def test_session_deleted_by_somebody_else_ends_here_too(memory: MemoryStore) -> None:
+    agent, connection = FakeConnection(), FakeConnection()
+    async with make_manager(store=memory) as manager:
+        session = await session_in(SessionState.ACTIVE, manager, connection=connection, agent=agent)
+        handle = manager.handle(session.id)
+        assert handle is not None
+        await memory.delete(session.id)
+        with pytest.raises(StaleVersion) as caught:
+            await manager.mark_terminating(session.id, "asked")
+        assert caught.value.found is None
+        assert handle.scope.cancel_called
+        assert await manager.get(session.id) is None
+        assert manager.handle(session.id) is None
+        await manager.mark_terminating(session.id, "asked again")
+    assert agent.closed
+    assert connection.closed
+
+
+async def test_two_that_find_a_stored_session_clean_it_once(memory: MemoryStore, store: StagedStore) -> None:
+    """The slower one still holds what it read when the faster one has already deleted the session."""
+    session = await left_behind(memory, SessionState.TERMINATING)
+    cleaner = RecordingCleaner()
+    read, go_on = anyio.Event(), anyio.Event()
+
+    async def hold() -> None:
+        read.set()
+        await go_on.wait()
+
+    async with make_manager(store=store, cleaners=[cleaner]) as manager, anyio.create_task_group() as tasks:
+        store.after("get", hold)
+        tasks.start_soon(manager.complete_cleanup, session.id)
+        with anyio.fail_after(5):
+            await read.wait()
+            faster = anyio.Event()
+
+            async def clean() -> None:
+                await manager.complete_cleanup(session.id)
+                faster.set()
+
+            tasks.start_soon(clean)
+            await anyio.wait_all_tasks_blocked()
+            go_on.set()
+            await faster.wait()
+    assert cleaner.runs_for(session.id) == 1
+
+
+async def test_session_cleaned_by_somebody_else_leaves_nothing_open_here(memory: MemoryStore) -> None:
+    agent, connection = FakeConnection(), FakeConnection()
+    async with make_manager(store=memory) as manager:
+        session = await session_in(SessionState.ACTIVE, manager, connection=connection, agent=agent)
+        await written_elsewhere(memory, session, state=SessionState.CLEANED)
+        with pytest.raises(StaleVersion):
+            await manager.mark_terminating(session.id, "asked")
+        await manager.complete_cleanup(session.id)
+        assert await memory.count(ALL) == 0
+    assert agent.closed
+    assert connection.closed
+
+
+async def test_lookup_that_is_overtaken_by_the_creation_finds_the_live_session(
+    memory: MemoryStore, store: StagedStore
+) -> None:
+    """Else there would be two workers for one session, the second without its handle."""
+    reading, go_on = anyio.Event(), anyio.Event()
+
+    async def hold() -> None:
+        reading.set()
+        await go_on.wait()
+
+    async def heartbeat(session_id: str) -> None:
+        await manager.record_heartbeat(session_id)
+
+    store.before("get", hold)
+    with anyio.fail_after(5):
+        async with make_manager(store=store) as manager, anyio.create_task_group() as tasks:
+            tasks.start_soon(heartbeat, "session-000001")
+            await reading.wait()
+            session = await session_in(SessionState.ACTIVE, manager)
+            handle = manager.handle(session.id)
+            assert handle is not None
+            go_on.set()
+            await anyio.wait_all_tasks_blocked()
+            assert manager.handle(session.id) is handle
+    assert await memory.count(ALL) == 0
+
+
+# ---------------------------------------------------------------- agents that do not close
+
+
+async def test_error_of_a_refused_attach_is_not_hidden_by_the_agent(memory: MemoryStore) -> None:
+    async with make_manager(store=memory) as manager:
+        session = await session_in(SessionState.CREATED, manager)
+        with pytest.raises(TransitionError):
+            await manager.attach_agent(session.id, "/work", FakeConnection(error=OSError("will not close")))
+
+
+async def test_refused_agent_that_never_closes_does_not_hold_up_its_session(memory: MemoryStore) -> None:
+    class Stubborn:
+        async def aclose(self) -> None:
+            await anyio.sleep_forever()
+
+    with anyio.fail_after(10):
+        async with make_manager(store=memory, cleaner_timeout=0.05) as manager:
+            session = await session_in(SessionState.CREATED, manager)
+            with pytest.raises(TransitionError):
+                await manager.attach_agent(session.id, "/work", Stubborn())
+            assert (await manager.begin_spawn(session.id)).state is SessionState.SPAWNING
+
+
+# ---------------------------------------------------------------- what must not be caught
+
+
+async def test_cleaner_that_ends_the_program_hangs_nobody() -> None:
+    async def die(*_: object) -> None:
+        raise Fatal
+
+    manager = make_manager(cleaners=[RecordingCleaner(when_cleaned=die)])
+    with anyio.fail_after(5), pytest.RaisesGroup(Fatal, flatten_subgroups=True):
+        async with manager:
+            session = await session_in(SessionState.TERMINATING, manager)
+            await manager.complete_cleanup(session.id)
+
+
+async def test_hook_that_ends_the_program_hangs_nobody(memory: MemoryStore) -> None:
+    async def die(transition: Transition) -> None:
+        if transition.after.state is SessionState.SPAWNING:
+            raise Fatal
+
+    manager = make_manager(store=memory, hooks=RecordingHooks(when_transitioned=die))
+    with anyio.fail_after(5), pytest.RaisesGroup(Fatal, flatten_subgroups=True):
+        async with manager:
+            session = await manager.create("auth", FakeConnection())
+            await manager.begin_spawn(session.id)
+    assert await memory.count(ALL) == 0
+
+
+async def test_waiter_in_another_group_hears_of_a_worker_that_died() -> None:
+    async def die(*_: object) -> None:
+        raise Fatal
+
+    manager = make_manager(cleaners=[RecordingCleaner(when_cleaned=die)])
+    heard: list[BaseException] = []
+
+    async def wait_for_cleanup(session_id: str) -> None:
+        with pytest.raises(Exception) as caught:  # noqa: PT011 -- any error will do; none would hang
+            await manager.complete_cleanup(session_id)
+        heard.append(caught.value)
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as others:
+            with pytest.RaisesGroup(Fatal, flatten_subgroups=True):
+                async with manager:
+                    session = await session_in(SessionState.TERMINATING, manager)
+                    others.start_soon(wait_for_cleanup, session.id)
+                    await anyio.sleep_forever()
+    assert len(heard) == 1
+
+
+# ---------------------------------------------------------------- the host of the Manager
+
+
+async def test_error_of_a_block_that_is_cancelled_at_the_same_time_is_kept(memory: MemoryStore) -> None:
+    async def block(scope: anyio.CancelScope) -> None:
+        async with make_manager(store=memory) as manager:
+            await session_in(SessionState.ACTIVE, manager)
+            scope.cancel()
+            raise ValueError("the block's own")
+
+    with anyio.CancelScope() as scope:
+        with pytest.raises(ValueError, match="the block's own"):
+            await block(scope)
+    assert await memory.count(ALL) == 0
+
+
+# ---------------------------------------------------------------- cleaners that call back
+
+
+async def test_reentrant_call() -> None:
+    errors: list[ReentrantCall] = []
+
+    async def call_back(session: Session, _: Handle | None) -> None:
+        agent = FakeConnection()
+        for call in (
+            manager.begin_spawn(session.id),
+            manager.attach_agent(session.id, "/work", agent),
+            manager.record(session.id, "me", {}),
+            manager.mark_terminating(session.id, "again"),
+            manager.complete_cleanup(session.id),
+        ):
+            with pytest.raises(ReentrantCall) as caught:
+                await call
+            errors.append(caught.value)
+        assert agent.closed
+
+    async with make_manager(cleaners=[RecordingCleaner(when_cleaned=call_back)]) as manager:
+        session = await session_in(SessionState.TERMINATING, manager)
+        with anyio.fail_after(5):
+            report = await manager.complete_cleanup(session.id)
+        assert [error.session_id for error in errors] == [session.id] * 5
+        assert {result.outcome for result in report.results} == {Outcome.DONE}
