@@ -69,7 +69,7 @@ class Sources:
         return tuple(by_fold.values())
 
     def check_sections(self) -> None:
-        """Raise a SettingsError for a table or a variable that belongs to no section."""
+        """Raise a SettingsError for a table or a variable that belongs to no section, or for what should be a table."""
         for name in self.tables:
             if name not in SECTIONS:
                 raise SettingsError(
@@ -90,6 +90,11 @@ class Sources:
                     key=".".join(path),
                     origin=given.origin,
                 )
+
+        for section, depth in SECTIONS.items():
+            for name in self.names(section):
+                if depth > 1:
+                    self._table((section, name))
 
     def read(self, cls: type[T], path: tuple[str, ...]) -> T:
         """Return an instance of a settings dataclass, filled from the table at `path`.
