@@ -1,0 +1,14 @@
+"""MemoryJournal passes the contract of journals."""
+
+from __future__ import annotations
+
+import pytest
+
+from relaykit.conversation import Journal, MemoryJournal
+from relaykit.testing.journal_contract import JournalContract
+
+
+class TestMemoryJournal(JournalContract):
+    @pytest.fixture
+    def journal(self) -> Journal:
+        return MemoryJournal()
