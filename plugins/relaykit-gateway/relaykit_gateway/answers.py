@@ -1,0 +1,99 @@
+"""The whole answer of one turn, read back from the transcript."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+from anyio.lowlevel import checkpoint
+
+from relaykit.conversation import Conversation, Entry, Kind
+
+MAX_BYTES = 8 * 1024 * 1024
+"""The longest text that is put together; of what is longer, the beginning is kept."""
+
+_PAGE = 512
+_CHUNK = b"agent_message_chunk"
+
+
+class _Content(msgspec.Struct):
+    type: str = ""
+    text: str = ""
+
+
+class _Update(msgspec.Struct, rename="camel"):
+    session_update: str = ""
+    content: msgspec.Raw = msgspec.Raw()
+
+
+class _Params(msgspec.Struct):
+    update: _Update
+
+
+_decode_params = msgspec.json.Decoder(_Params).decode
+_decode_content = msgspec.json.Decoder(_Content).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the agent wrote in one turn.
+
+    :param truncated: it is too long, or its beginning is not kept any more.
+    """
+
+    text: str
+    truncated: bool = False
+
+
+async def read_answer(conversation: Conversation, end: Entry) -> Answer:
+    """Return the text that the agent wrote between a turn's PROMPT and `end`, its TURN_END.
+
+    :raises JournalError: the journal cannot be read.
+    """
+    position, truncated = await _beginning(conversation, end)
+    texts: list[str] = []
+    size = 0
+    while position < end.seq - 1:
+        page = await conversation.read(after=position, limit=min(_PAGE, end.seq - 1 - position))
+        if not page:
+            return Answer("".join(texts), truncated=True)
+        truncated = truncated or page[0].seq > position + 1
+        for entry in page:
+            text = _text_of(entry)
+            size += len(text.encode())
+            if size > MAX_BYTES:
+                return Answer("".join(texts), truncated=True)
+            texts.append(text)
+        position = page[-1].seq
+        await checkpoint()
+    return Answer("".join(texts), truncated)
+
+
+async def _beginning(conversation: Conversation, end: Entry) -> tuple[int, bool]:
+    """Return the seq behind which the answer begins, and whether that is only what is left of it."""
+    before = end.seq - 1
+    while before > 0:
+        after = max(before - _PAGE, 0)
+        page = await conversation.read(after=after, limit=before - after)
+        for entry in reversed(page):
+            if entry.frame.kind is Kind.PROMPT and entry.frame.ref == end.frame.ref:
+                return entry.seq, False
+        if not page or page[0].seq > after + 1:
+            return (page[0].seq - 1 if page else before), True
+        before = after
+        await checkpoint()
+    return 0, True
+
+
+def _text_of(entry: Entry) -> str:
+    body = entry.frame.body
+    if entry.frame.kind is not Kind.UPDATE or _CHUNK not in body:
+        return ""
+    try:
+        update = _decode_params(body).update
+        if update.session_update != "agent_message_chunk":
+            return ""
+        content = _decode_content(update.content)
+    except msgspec.MsgspecError:
+        return ""  # it is relayed as it came; only what is not understood is not in the summary
+    return content.text if content.type == "text" else ""

@@ -1,0 +1,187 @@
+"""Guard: who may come in. Every request passes here, before any route is looked at."""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Collection
+from urllib.parse import urlsplit
+
+from starlette._utils import get_route_path
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import HTTPConnection
+from starlette.responses import RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from relaykit_gateway.problems import Problem
+from relaykit_gateway.settings import GatewaySettings, is_loopback
+
+PROBES = frozenset({"/healthz", "/readyz"})
+"""Open to everybody, whatever they call us: a probe knows an address at most."""
+
+_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_COOKIE_SECONDS = 30 * 24 * 3600
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?", re.ASCII)
+
+_HEADERS = {
+    "cache-control": "no-store",
+    "content-security-policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+
+
+class Guard:
+    """Lets through who calls us by a name of ours, from a page of ours, and knows the token.
+
+    The Host is checked because a foreign name that was made to point here (DNS rebinding) would make a
+    foreign page one of ours; the Origin, because a browser sends cookies along for foreign pages. Being on
+    the same machine earns no trust: web pages are there too.
+
+    :param token: None lets everybody in who passes the other two.
+    :param public: paths that need no token.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, settings: GatewaySettings, token: str | None, public: Collection[str]
+    ) -> None:
+        self._app = app
+        self._token = token
+        self._public = frozenset(public)
+        self._host = settings.host.lower()
+        urls = [urlsplit(url.lower()) for url in (settings.public_url, *settings.origins) if url]
+        self._hosts = frozenset(name for url in urls for name in _names(url.netloc, url.scheme))
+        self._origins = frozenset(
+            f"{url.scheme}://{name}" for url in urls for name in _names(url.netloc, url.scheme)
+        )
+        self._secure = settings.public_url.lower().startswith("https:")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer who may not come in; pass on the others, with headers that keep browsers careful."""
+        if scope["type"] not in {"http", "websocket"}:
+            await self._app(scope, receive, send)
+            return
+        response = self._answer(HTTPConnection(scope), get_route_path(scope) or "/")
+        if response is None:
+            await self._app(scope, receive, _careful(send) if scope["type"] == "http" else send)
+        elif scope["type"] == "http":
+            await response(scope, receive, _careful(send))
+        else:
+            await receive()  # websocket.connect
+            if "websocket.http.response" in scope.get("extensions", {}):
+                await response(scope, receive, send)
+            else:
+                await send({"type": "websocket.close", "code": 1008})
+
+    def _answer(self, request: HTTPConnection, path: str) -> Response | None:
+        """Return the answer to who may not come in, or to who brings the token in a link; else None."""
+        if path in PROBES and request.scope["type"] == "http":
+            return None
+        headers = request.headers
+        hosts, origins = self._own_names(request.scope)
+        if not _all_in(headers, "host", hosts) or "host" not in headers:
+            return Problem(
+                403,
+                f"this relay is not called {headers.get('host', '')[:100]!r}: set public_url in [plugins.gateway]",
+            )
+        if not _all_in(headers, "origin", origins):
+            return Problem(
+                403,
+                f"pages of {headers['origin'][:100]!r} may not connect: add it to origins in [plugins.gateway]",
+            )
+        if self._token is None or self._is_public(path):
+            return None
+        if path == "/" and "token" in request.query_params and request.scope["type"] == "http":
+            return self._welcome(request)
+        return self._check_token(request)
+
+    def _is_public(self, path: str) -> bool:
+        return any(path == public or path.startswith(f"{public}/") for public in self._public)
+
+    def _check_token(self, request: HTTPConnection) -> Response | None:
+        scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and self._is_token(bearer.strip()):
+            return None
+        if not self._is_token(request.cookies.get(_cookie(request.scope), "")):
+            return Problem(
+                401,
+                "the token is missing or wrong: send it as `Authorization: Bearer …`, "
+                "or open the link that `relaykit serve` prints",
+                headers={"www-authenticate": "Bearer"},
+            )
+        # A browser sends the cookie whoever asks; that its page is ours is shown by the Origin alone.
+        harmless = request.scope["type"] == "http" and request.scope["method"] in _SAFE_METHODS
+        if not harmless and "origin" not in request.headers:
+            return Problem(403, "a request with a cookie needs an Origin")
+        return None
+
+    def _welcome(self, request: HTTPConnection) -> Response:
+        """Take the token out of the address bar, into a cookie that no script can read."""
+        if not self._is_token(request.query_params["token"]):
+            return Problem(401, "the token in this link is wrong: open the link that `relaykit serve` prints")
+        home = request.scope.get("root_path", "") + "/"
+        response = RedirectResponse(home, status_code=303)
+        response.set_cookie(
+            _cookie(request.scope),
+            request.query_params["token"],
+            max_age=_COOKIE_SECONDS,
+            path=home,
+            secure=self._secure or request.scope["scheme"] == "https",
+            httponly=True,
+            samesite="lax",
+        )
+        return response
+
+    def _is_token(self, presented: str) -> bool:
+        return self._token is not None and hmac.compare_digest(
+            presented.encode("utf-8", "surrogatepass"), self._token.encode()
+        )
+
+    def _own_names(self, scope: Scope) -> tuple[Collection[str], Collection[str]]:
+        """Return the Hosts and the Origins that are ours: as configured, and as the client reached us."""
+        host, port = scope.get("server") or ("", None)
+        if port is None:  # a socket file: whoever is in front of it has a name, and that is configured
+            return self._hosts, self._origins
+        host = host.lower().removeprefix("::ffff:")
+        names = {_bracketed(host), _bracketed(self._host)}
+        if is_loopback(host):
+            names.update(_LOOPBACK_NAMES)
+        scheme = "https" if scope["scheme"] in {"https", "wss"} else "http"
+        hosts = {full for name in names for full in _names(f"{name}:{port}", scheme)}
+        return self._hosts | hosts, self._origins | {f"{scheme}://{full}" for full in hosts}
+
+
+def _all_in(headers: Headers, name: str, allowed: Collection[str]) -> bool:
+    return all(value.lower() in allowed for value in headers.getlist(name))
+
+
+def _names(netloc: str, scheme: str) -> Collection[str]:
+    """Return a host and port as they may be written: the scheme's own port may be left out."""
+    match = _HOST.fullmatch(netloc)
+    if match is None:
+        return ()
+    default = "443" if scheme == "https" else "80"
+    host, port = match[1], match[2] or default
+    return (host, f"{host}:{port}") if port == default else (f"{host}:{port}",)
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _cookie(scope: Scope) -> str:
+    """Return the cookie's name. Cookies are not told apart by port, and there may be several relays."""
+    port = (scope.get("server") or ("", None))[1]
+    return f"relaykit_{port}" if port else "relaykit"
+
+
+def _careful(send: Send) -> Send:
+    async def send_carefully(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in _HEADERS.items():
+                headers.setdefault(name, value)
+        await send(message)
+
+    return send_carefully

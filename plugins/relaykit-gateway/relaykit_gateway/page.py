@@ -1,0 +1,64 @@
+"""The page that the link of ``relaykit serve`` leads to."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from html import escape
+from importlib.metadata import version
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from relaykit.relay import Relay
+from relaykit.session import Session, SessionFilter
+from relaykit_gateway.wire import timestamp
+
+_STYLE = (
+    "body{font:16px/1.5 system-ui,sans-serif;margin:2rem;color-scheme:light dark}"
+    "td,th{padding:.2rem 1.5rem .2rem 0;text-align:left}"
+)
+_STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+_POLICY = (
+    f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>relaykit</title><style>{style}</style>
+<h1>relaykit {version}</h1>
+<p>{summary}</p>
+<table><thead><tr><th>role<th>agent<th>project<th>state<th>last active<th>clients</thead>
+<tbody>{rows}</tbody></table>
+</html>
+"""
+_LIMIT = 100
+
+
+class StatusPage:
+    """Shows which sessions there are. It brings no script, and loads nothing."""
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+
+    async def show(self, _request: Request) -> Response:
+        """Show the page."""
+        sessions = await self._relay.list(SessionFilter(owner="local"), limit=_LIMIT)
+        page = _PAGE.format(
+            style=_STYLE,
+            version=escape(version("relaykit")),
+            summary="The relay is running." if sessions else "The relay is running, without a session.",
+            rows="".join(map(self._row, sessions)),
+        )
+        return HTMLResponse(page, headers={"content-security-policy": _POLICY})
+
+    def _row(self, session: Session) -> str:
+        cells = (
+            session.agent_id,
+            session.agent,
+            session.project,
+            session.state,
+            timestamp(session.activity.last_active),
+            str(self._relay.clients(session.id)),
+        )
+        return "<tr>" + "".join(f"<td>{escape(cell)}" for cell in cells)
