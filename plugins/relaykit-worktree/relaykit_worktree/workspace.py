@@ -162,6 +162,8 @@ class WorktreeWorkspace:
                 try:
                     if made_directory:
                         await removal.discard_unfinished(git, facts, session, branch=made_branch)
+                    else:
+                        await removal.remove_parents(facts)
                 except (WorkspaceError, OSError) as left:
                     logger.exception("could not undo the worktree %s", path)
                     error.add_note(f"what was begun could not be undone, {facts.path!r} is left: {left}")

@@ -449,7 +449,13 @@ async def test_a_branch_that_is_another_name_leaves_the_one_that_it_names(bench:
     git(path, "branch", "mine")
     git(path, "symbolic-ref", "refs/heads/relaykit/auth", "refs/heads/mine")
     tip = commit(path, "work.txt")
-    await bench.clean(make_session())
+    assert (await bench.clean(make_session())).outcome is Outcome.KEPT
+    git(bench.repository, "worktree", "remove", str(path))
+    assert (await bench.clean(make_session())).outcome is Outcome.DONE
+    assert git(bench.repository, "for-each-ref", "--format=%(refname)").split() == [
+        "refs/heads/main",
+        "refs/heads/mine",
+    ]
     assert git(bench.repository, "rev-parse", "mine").strip() == tip
 
 
