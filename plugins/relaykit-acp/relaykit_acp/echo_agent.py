@@ -23,7 +23,7 @@ A prompt is echoed as one ``agent_message_chunk``. One that begins with a direct
 ``/huge BYTES``                 send one update of about that many bytes
 ``/raw JSON``                   write that line as it is
 ``/env``                        say the environment, as JSON
-``/deaf``                       read nothing any more
+``/deaf [S]``                   read nothing for S seconds (any more)
 ``/close-stdout``               close stdout, and live on
 =============================== ==========================================================================
 
@@ -76,7 +76,7 @@ class Echo:
     def __init__(self, flags: list[str]) -> None:
         self._flags = flags
         self._session = ""
-        self._rest = b""
+        self._parts: list[bytes] = []
         self._lines: list[bytes] = []
         self._waiting: list[dict[str, Any]] = []
         self._answers: dict[int, dict[str, Any]] = {}
@@ -142,9 +142,12 @@ class Echo:
             chunk = os.read(_STDIN, _CHUNK)
             if not chunk:
                 return None
-            *lines, self._rest = (self._rest + chunk).split(b"\n")
-            lines.reverse()
-            self._lines = lines
+            *lines, rest = chunk.split(b"\n")
+            if lines:
+                lines[0] = b"".join((*self._parts, lines[0]))
+                self._parts = []
+                self._lines = lines[::-1]
+            self._parts.append(rest)
         message: dict[str, Any] = json.loads(self._lines.pop())
         return message
 
@@ -364,8 +367,8 @@ class Echo:
         return json.dumps(dict(os.environ))
 
     @staticmethod
-    def _deaf(_words: list[str]) -> None:
-        time.sleep(_LIFETIME)
+    def _deaf(words: list[str]) -> None:
+        time.sleep(float(words[0]) if words else _LIFETIME)
 
     @staticmethod
     def _close_stdout(_words: list[str]) -> None:

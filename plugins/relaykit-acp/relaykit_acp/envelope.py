@@ -24,7 +24,7 @@ _FIRST = re.compile(rb'\s*\{(\s*)"sessionId"\s*:\s*"[^"\\]*"\s*,?')
 _MEMBER = re.compile(rb'"sessionId"\s*:\s*"[^"\\]*"\s*(,?)')
 _KEY = b'"sessionId"'
 
-_TOKEN = re.compile(rb'"(?:[^"\\]+|\\.)*"|[{}\[\],:]', re.DOTALL)
+_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:]', re.DOTALL)
 _SURROGATE = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a pair: good
     rb"|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})"  # one half of a pair
@@ -132,17 +132,16 @@ def strip_session_id(params: bytes | msgspec.Raw) -> bytes:
     if first := _FIRST.match(params):
         return b"{" + first[1] + memoryview(params)[first.end() :]
     raw = bytes(params)
-    if b"\\u" in raw:
-        return _strip_by_walking(raw)  # the key itself may be spelt with escapes
-    place = raw.find(_KEY)
-    if place < 0:
+    if not _has_session_id(raw):
         return raw
-    if raw.find(_KEY, place + 1) < 0 and _has_session_id(raw) and (member := _MEMBER.match(raw, place)):
-        # There is one, and the only text that can be its key is here.
-        if member[1]:
-            return raw[:place] + raw[member.end() :]
-        return raw[:place].rstrip()[:-1] + raw[member.end() :]
-    return _strip_by_walking(raw)
+    place = raw.find(_KEY)
+    # Where there is one such text and no escape, that text can only be the key; else it takes a walk.
+    alone = b"\\u" not in raw and raw.find(_KEY, place + 1) < 0
+    if not alone or not (member := _MEMBER.match(raw, place)):
+        return _strip_by_walking(raw)
+    if member[1]:
+        return raw[:place] + raw[member.end() :]
+    return raw[:place].rstrip()[:-1] + raw[member.end() :]
 
 
 class _Addressed(msgspec.Struct, gc=False):
@@ -200,8 +199,9 @@ def splice_session_id(session_id: bytes, body: bytes) -> bytes:
         client addresses another session of the agent's.
     :raises ValueError: it is no JSON object.
     """
-    rest = _strip_by_walking(one_line(body)) if _KEY in body or b"\\u" in body else one_line(body)
-    rest = rest.strip()
+    rest = one_line(body).strip()
+    if _has_session_id(rest):
+        rest = _strip_by_walking(rest)
     if not rest:
         return b'{"sessionId":' + session_id + b"}"
     if not rest.startswith(b"{"):

@@ -168,13 +168,18 @@ async def open_acp_launcher(
     :param environment: what agents get the safe part of; by default our own.
     """
     environment = os.environ if environment is None else environment
+    failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
         launcher = AcpLauncher(settings, ids=ids, node=node, environment=environment, tasks=tasks)
         try:
             yield launcher
+        except Exception as error:  # noqa: BLE001 -- raised again below, out of the task group, which would wrap it
+            failure = error
         finally:
             with anyio.CancelScope(shield=True):
                 await launcher.aclose()
+    if failure is not None:
+        raise failure
 
 
 def _find_program(spec: AgentSpec, cwd: Path, path: str) -> str:
