@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from relaykit.commands.invocation import Invocation
     from relaykit.hooks.registration import Command
 
-USAGE_ERROR = 2
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
-PIPE_CLOSED = 141  # 128 + SIGPIPE
+__all__ = ["main"]
+
+_USAGE_ERROR = 2
+_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+_PIPE_CLOSED = 141  # 128 + SIGPIPE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,13 +31,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except RelaykitError as error:
         print(f"relaykit: {error}", file=sys.stderr)
-        return USAGE_ERROR
+        return _USAGE_ERROR
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return _INTERRUPTED
     except BrokenPipeError:
         # Python flushes stdout once more at exit, and would complain about the pipe then.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return PIPE_CLOSED
+        return _PIPE_CLOSED
     return code
 
 

@@ -174,7 +174,8 @@ def test_a_closed_pipe_is_no_error() -> None:
         )
     finally:
         os.close(writing)
-    assert (done.returncode, done.stderr) == (141, b"")
+    assert done.returncode == 141
+    assert b"BrokenPipe" not in done.stderr
 
 
 # ---------------------------------------------------------------- how fast it answers

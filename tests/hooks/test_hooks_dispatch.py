@@ -9,125 +9,31 @@ from typing import Any
 import anyio
 import pytest
 
-from relaykit.conversation.frame import Frame, Kind
-from relaykit.errors import Refused
 from relaykit.hooks import hookimpl
 from relaykit.hooks.dispatch import Dispatcher
-from relaykit.hooks.events import (
-    ClientAttached,
-    ClientDetached,
-    EntriesRecorded,
-    ModeRequest,
-    PermissionRequest,
-    PromptRequest,
-    QuestionAnswered,
-    QuestionAsked,
-    SessionRequest,
-    TurnEnded,
-    TurnStarted,
-)
-from relaykit.hooks.loader import load_plugins
 from relaykit.hooks.plugin_set import PluginSet, PluginState
-from relaykit.meter import NO_METER, Meter
-from relaykit.session import CleanerResult, Outcome, SessionState, Transition
+from relaykit.session import SessionState, Transition
 from relaykit.testing import FakeClock
-from relaykit.testing.store_contract import make_session
+from support.dispatching import (
+    EVENTS,
+    SHORT,
+    TRANSITION,
+    dispatcher,
+    fail,
+    fail_late,
+    hang,
+    let_a_cancellation_out,
+    plugin,
+    refuse,
+)
 from support.managers import make_manager, session_in
-from support.plugin_sites import RecordingMeter, load, settings_from
+from support.plugin_sites import RecordingMeter, load
 
 pytestmark = pytest.mark.anyio
-
-NOW = FakeClock().now()
-SESSION = make_session()
-TRANSITION = Transition(before=None, after=SESSION, event=None, actor="test", at=NOW)
-REQUEST = SessionRequest(agent_id="auth", agent="echo", project="default", owner="local")
-FRAME = Frame(Kind.REQUEST)
-
-SHORT = 0.05
-"""A deadline, in seconds, for implementations that never end by themselves."""
-
-
-def plugin(hook: str, function: Callable[..., Awaitable[None]]) -> object:
-    """Return a plugin that implements this one hook."""
-    return type("Plugin", (), {hook: staticmethod(hookimpl(function))})()
-
-
-def dispatcher(
-    directory: Path, *, meter: Meter = NO_METER, timeout: float = 5.0, **plugins: object
-) -> Dispatcher:
-    loaded = load_plugins(settings_from(directory), entry_points=(), extra=plugins)
-    return Dispatcher(loaded, clock=FakeClock(), meter=meter, timeout=timeout)
 
 
 def state_of_last(plugins: PluginSet) -> PluginState:
     return plugins.records[-1].state
-
-
-async def hang(_event: object = None) -> None:
-    await anyio.sleep_forever()
-
-
-async def fail() -> None:
-    raise RuntimeError("out of order")
-
-
-async def fail_late() -> None:
-    raise TimeoutError("its own")
-
-
-async def let_a_cancellation_out() -> None:
-    raise anyio.get_cancelled_exc_class()
-
-
-async def refuse() -> None:
-    raise Refused("not today", plugin="somebody else", hook="another")
-
-
-# ---------------------------------------------------------------- every hook
-
-EVENTS: dict[str, tuple[str, tuple[Any, ...]]] = {
-    "relaykit_on_transition": ("transitioned", (TRANSITION,)),
-    "relaykit_on_cleanup_failed": ("cleanup_failed", (SESSION, CleanerResult("tidy", Outcome.FAILED))),
-    "relaykit_on_client_attached": (
-        "client_attached",
-        (ClientAttached(session_id="s1", client_id="c1", protocol="ws", owner="local", after=0, at=NOW),),
-    ),
-    "relaykit_on_client_detached": (
-        "client_detached",
-        (ClientDetached(session_id="s1", client_id="c1", protocol="ws", at=NOW),),
-    ),
-    "relaykit_on_turn_started": (
-        "turn_started",
-        (TurnStarted(session=SESSION, turn="t1", client_id="c1", at=NOW),),
-    ),
-    "relaykit_on_turn_ended": (
-        "turn_ended",
-        (TurnEnded(session=SESSION, turn="t1", outcome="done", seconds=1.0, at=NOW),),
-    ),
-    "relaykit_on_question_asked": (
-        "question_asked",
-        (QuestionAsked(session=SESSION, request=FRAME, at=NOW),),
-    ),
-    "relaykit_on_question_answered": (
-        "question_answered",
-        (
-            QuestionAnswered(
-                session=SESSION,
-                request=FRAME,
-                decision=Frame(Kind.DECISION),
-                by="c1",
-                outcome="answered",
-                seconds=1.0,
-                at=NOW,
-            ),
-        ),
-    ),
-    "relaykit_on_entries": ("entries", (EntriesRecorded(session=SESSION, epoch="e", entries=()),)),
-    "relaykit_check_session": ("check_session", (REQUEST,)),
-    "relaykit_check_prompt": ("check_prompt", (PromptRequest(session=SESSION, client_id="c1", body=b""),)),
-    "relaykit_check_permission": ("check_permission", (PermissionRequest(session=SESSION, request=FRAME),)),
-    "relaykit_check_mode": ("check_mode", (ModeRequest(session=SESSION, client_id="c1", call=FRAME),)),
-}
 
 
 def test_every_asynchronous_hook_is_tried_here(tmp_path: Path) -> None:
@@ -349,79 +255,6 @@ async def test_a_cancelled_caller_is_cancelled(tmp_path: Path) -> None:
             tasks.cancel_scope.cancel()
     assert stopped.is_set()
     assert meter.failures("slow") == []
-
-
-# ---------------------------------------------------------------- checks
-
-
-async def test_returning_allows(tmp_path: Path) -> None:
-    asked: list[str] = []
-
-    async def allow(request: SessionRequest) -> None:
-        asked.append(request.agent_id)
-
-    hook = "relaykit_check_session"
-    await dispatcher(tmp_path, ant=plugin(hook, allow), bee=plugin(hook, allow)).check_session(REQUEST)
-    assert asked == ["auth", "auth"]
-
-
-@pytest.mark.parametrize(
-    ("failing", "why"),
-    [
-        (refuse, "not today"),
-        (fail, "its relaykit_check_session failed: RuntimeError"),
-        (fail_late, "its relaykit_check_session failed: TimeoutError"),
-        (let_a_cancellation_out, "its relaykit_check_session failed"),
-        (hang, "its relaykit_check_session took longer than 0.05 s"),
-    ],
-)
-async def test_checks_fail_closed_and_the_first_refusal_ends_the_asking(
-    tmp_path: Path, failing: Callable[..., Awaitable[None]], why: str
-) -> None:
-    asked: list[str] = []
-
-    async def allow() -> None:
-        asked.append("ant")
-
-    hook = "relaykit_check_session"
-    dispatch = dispatcher(
-        tmp_path,
-        timeout=SHORT if failing is hang else 5.0,
-        ant=plugin(hook, allow),
-        bee=plugin(hook, failing),
-    )
-    with anyio.fail_after(5), pytest.raises(Refused) as caught:
-        await dispatch.check_session(REQUEST)
-    assert caught.value.reason.startswith(why)
-    assert (caught.value.plugin, caught.value.hook) == ("bee", hook)
-    assert "out of order" not in str(caught.value)  # what an error says is for the log
-    assert asked == []
-
-
-@pytest.mark.parametrize("hook", [hook for hook in EVENTS if hook.startswith("relaykit_check_")])
-async def test_every_check_refuses(tmp_path: Path, hook: str) -> None:
-    method, arguments = EVENTS[hook]
-    with pytest.raises(Refused, match="refused by plugin 'guard': not today"):
-        await getattr(dispatcher(tmp_path, guard=plugin(hook, refuse)), method)(*arguments)
-
-
-async def test_a_refusal_is_no_failure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    meter = RecordingMeter()
-    dispatch = dispatcher(tmp_path, meter=meter, guard=plugin("relaykit_check_session", refuse))
-    with pytest.raises(Refused), caplog.at_level(logging.ERROR):
-        await dispatch.check_session(REQUEST)
-    assert meter.failures("guard") == []
-    assert not caplog.records
-
-
-async def test_a_check_is_never_switched_off(tmp_path: Path) -> None:
-    meter = RecordingMeter()
-    dispatch = dispatcher(tmp_path, meter=meter, timeout=SHORT, guard=plugin("relaykit_check_session", hang))
-    with anyio.fail_after(5):
-        for _ in range(5):
-            with pytest.raises(Refused):
-                await dispatch.check_session(REQUEST)
-    assert meter.failures("guard") == ["overrun"] * 5
 
 
 # ---------------------------------------------------------------- with a real Manager
