@@ -36,9 +36,10 @@ def load_plugins(
     A plugin that is installed, but cannot be loaded, is recorded as broken and skipped; so long as the
     settings have no table for it. One that is disabled is not imported.
 
+    A plugin is a module, an object with hooks as methods, or a class: each set has an instance of its own.
+
     :param entry_points: instead of those of the environment.
-    :param extra: plugins by name that no distribution announces: modules, or objects with hooks as methods.
-        One that cannot be loaded is always an error.
+    :param extra: plugins by name that no distribution announces. One that cannot be loaded is always an error.
     :param forgiving: record also what the settings name and what cannot be loaded or is not installed: for
         commands that show what is wrong.
     :raises DuplicatePlugin: two distributions use one name.
@@ -93,6 +94,8 @@ def _distribution(entry_point: metadata.EntryPoint) -> str:
 def _load(manager: pluggy.PluginManager, plugin: Plugin, source: object) -> None:
     try:
         implementations = source.load() if isinstance(source, metadata.EntryPoint) else source
+        if isinstance(implementations, type):
+            implementations = implementations()  # what it keeps is this set's alone
     except Exception as error:
         raise PluginLoadError(f"it cannot be imported: {error!r}", plugin=plugin.name) from error
     hooks = check_hooks(manager, plugin.name, implementations)
