@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
+import secrets
 from typing import Protocol
 
 
@@ -15,8 +15,8 @@ class IdGenerator(Protocol):
 
 
 class SystemIds:
-    """Random UUIDs, written as 32 hexadecimal digits."""
+    """128 random bits, written as 32 hexadecimal digits."""
 
     def new_id(self) -> str:
-        """Return 122 random bits, as hexadecimal digits."""
-        return uuid.uuid4().hex  # noqa: TID251 -- the one place
+        """Return 128 random bits, as hexadecimal digits."""
+        return secrets.token_hex(16)  # noqa: TID251 -- the one place

@@ -80,7 +80,7 @@ class Changes:
         if before.state is SessionState.CLEANED:
             raise SessionNotFound(before.id)
         resources = MappingProxyType({**before.resources, plugin: facts})
-        return await self._save(worker, replace(before, version=before.version + 1, resources=resources))
+        return await self._save(worker, before.evolve(version=before.version + 1, resources=resources))
 
     async def terminate(self, worker: Worker, reason: str, cause: Cause, actor: str) -> None:
         """Mark the session TERMINATING, if it is not yet, and cancel its scope."""
@@ -115,7 +115,7 @@ class Changes:
         """Move the session by one event, with these fields changed."""
         before = worker.latest()
         state = self._next(before, event)
-        after = replace(before, state=state, version=before.version + 1, **changes)
+        after = before.evolve(state=state, version=before.version + 1, **changes)
         try:
             after = await self._save(worker, after)
         except Exception:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from relaykit.errors import DuplicateRole, DuplicateSession, StaleVersion
 from relaykit.session.model import Activity, Session, SessionFilter, SessionState
@@ -61,7 +60,7 @@ class MemoryStore:
         for session_id, latest in activity.items():
             existing = self._sessions.get(session_id)
             if existing is not None:
-                self._sessions[session_id] = replace(existing, activity=latest)
+                self._sessions[session_id] = existing.with_activity(latest)
 
     async def get(self, session_id: str, /) -> Session | None:
         """Return the session, or None."""

@@ -1,0 +1,121 @@
+"""The servers that are measured, each in a process of its own: a relay, and a bare WebSocket echo."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+_START = 20.0
+_STOP = 60.0
+
+# uvicorn with the same options as the gateway's, and an application that does nothing but answer:
+# every message with itself, and `stream N` with N messages of 200 bytes.
+_ECHO = """
+import sys, uvicorn
+async def app(scope, receive, send):
+    if scope["type"] != "websocket":
+        return
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (event := await receive())["type"] == "websocket.receive":
+        text = event["text"]
+        if text.startswith("stream "):
+            for _ in range(int(text[7:])):
+                await send({"type": "websocket.send", "text": "x" * 200})
+        await send({"type": "websocket.send", "text": text})
+uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), ws="websockets-sansio", loop="uvloop",
+            ws_per_message_deflate=False, access_log=False, log_level="error", lifespan="off")
+"""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server.
+
+    :param headers: what a client has to send to be let in.
+    """
+
+    pid: int
+    url: str
+    headers: dict[str, str]
+
+    def memory(self) -> int:
+        """Return the bytes that the process alone holds: private and anonymous, as the kernel counts them."""
+        for line in Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Anonymous:"):
+                return int(line.split()[1]) * 1024
+        raise RuntimeError("the kernel does not say")
+
+
+@contextmanager
+def relay(*, workspace: str = "in_place", project: Path | None = None, agent: str = "") -> Iterator[Server]:
+    """Run ``relaykit serve`` with memory storage, on a free port, with a state directory of its own."""
+    with TemporaryDirectory(prefix="relaykit-benchmark-") as scratch:
+        state = Path(scratch) / "state"
+        environ = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("RELAYKIT_")},
+            "RELAYKIT_RELAY__STATE_DIR": str(state),
+            "RELAYKIT_RELAY__WORKSPACE": workspace,
+            "RELAYKIT_PLUGINS__GATEWAY__PORT": "0",
+        }
+        if agent:
+            environ["RELAYKIT_AGENTS__BENCH__COMMAND"] = agent
+        command = [sys.executable, "-m", "relaykit", "serve", "--log-level", "error"]
+        with _process(command, environ, cwd=project or Path(scratch)) as process:
+            deadline = time.monotonic() + _START
+            while not _listens(state / "running.json"):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError("the relay did not start")
+                time.sleep(0.05)
+            url = json.loads((state / "running.json").read_text())["url"].replace("http", "ws", 1)
+            token = (state / "gateway" / "token").read_text().strip()
+            yield Server(process.pid, f"{url.rstrip('/')}/ws", {"Authorization": f"Bearer {token}"})
+
+
+def _listens(file: Path) -> bool:
+    try:
+        return bool(json.loads(file.read_text())["url"])
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def echo(port: int) -> Iterator[Server]:
+    """Run the bare echo."""
+    from raw_websocket import RawWebSocket
+
+    with _process([sys.executable, "-c", _ECHO, str(port)], dict(os.environ), cwd=Path.cwd()) as process:
+        url = f"ws://127.0.0.1:{port}/"
+        deadline = time.monotonic() + _START
+        while True:
+            try:
+                RawWebSocket(url).close()
+                break
+            except OSError:
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+        yield Server(process.pid, url, {})
+
+
+@contextmanager
+def _process(command: list[str], environ: dict[str, str], *, cwd: Path) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(command, env=environ, cwd=cwd, stdout=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(_STOP)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

@@ -1,0 +1,43 @@
+"""What a client of the relay protocol says and waits for."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from raw_websocket import RawWebSocket
+from servers import Server
+
+
+class Talker:
+    """One client with one connection."""
+
+    def __init__(self, server: Server) -> None:
+        self.socket = RawWebSocket(server.url, headers=server.headers)
+        self.wait_for("connection:established")
+
+    def say(self, kind: str, **fields: Any) -> None:
+        self.socket.send(json.dumps({"version": "1.0", "type": kind, **fields}).encode())
+
+    def wait_for(self, kind: str) -> dict[str, Any]:
+        while True:
+            message: dict[str, Any] = json.loads(self.socket.receive())
+            if message["type"] == kind:
+                return message
+            if message["type"] == "error":
+                raise RuntimeError(message)
+
+    def create(self, role: str, **fields: Any) -> str:
+        """Create a session, wait until its agent takes prompts, and return its id."""
+        self.say("session:create", agentId=role, **fields)
+        session_id: str = self.wait_for("session:ready")["sessionId"]
+        return session_id
+
+    def prompt(self, session_id: str, text: str) -> dict[str, Any]:
+        """Say something and wait for the end of the turn."""
+        self.say("agent:message", sessionId=session_id, content=text)
+        return self.wait_for("agent:response")
+
+    def stop(self, session_id: str) -> None:
+        self.say("session:stop", sessionId=session_id)
+        self.wait_for("session:terminated")
