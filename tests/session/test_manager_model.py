@@ -132,6 +132,7 @@ class ManagerMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.resources.close()
+        assert anyio.run(self.store.count, SessionFilter(), backend=self.backend) == 0
         for expected in self.known.values():
             if expected.state is not CLEANED:
                 if expected.state is not TERMINATING:
@@ -331,10 +332,13 @@ class ManagerMachine(RuleBasedStateMachine):
 
     @invariant()
     def everything_agrees(self) -> None:
+        self.run(self.check())
+
+    async def check(self) -> None:
         for expected in self.known.values():
             self.check_told(expected)
             self.check_handle(expected)
-        stored = {s.id: s for s in self.run(self.store.list(SessionFilter()))}
+        stored = {session.id: session for session in await self.store.list(SessionFilter())}
         assert list(stored) == [expected.id for expected in self.living()]
         for expected in self.living():
             session = stored[expected.id]
