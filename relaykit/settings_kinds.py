@@ -139,7 +139,10 @@ def _take_integer(value: object, _place: Place) -> int:
 def _take_number(value: object, _place: Place) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or value != value:  # noqa: PLR0124 -- nan
         raise WrongKind("a number")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise WrongKind("a smaller number") from None
 
 
 def _take_path(value: object, place: Place) -> Path:

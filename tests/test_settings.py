@@ -181,6 +181,7 @@ def test_only_names_with_two_underscores_are_settings(tmp_path: Path) -> None:
         ("RELAYKIT_PLUGINS__X__Y__Z", "a", "must be RELAYKIT_PLUGINS__NAME__KEY"),
         ("RELAYKIT_RELAY__HOOK_TIMEOUT", "5s", 'expected a number, written as in TOML; found a text, "5s"'),
         ("RELAYKIT_RELAY__HOOK_TIMEOUT", "nan", "expected a number"),
+        ("RELAYKIT_RELAY__HOOK_TIMEOUT", "9" * 400, "expected a smaller number"),
         ("RELAYKIT_RELAY__TAIL_BYTES", "1.5", "expected an integer"),
         ("RELAYKIT_RELAY__TAIL_BYTES", "1\nx = 2", "expected an integer"),
         ("RELAYKIT_RELAY__DISABLED", "a, b", "expected a list of strings, written as in TOML"),

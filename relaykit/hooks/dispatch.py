@@ -245,7 +245,12 @@ class Dispatcher:
         logger.error("plugin %r is switched off: %s", listener.plugin, reason)
         self._meter.count(HOOK_FAILURES, plugin=listener.plugin, hook=listener.hook, failure="switched_off")
         if self._on_switch_off is not None:
-            self._on_switch_off(listener.plugin, listener.hook, reason)
+            try:
+                self._on_switch_off(listener.plugin, listener.hook, reason)
+            except Exception:  # what was being told goes on, whatever becomes of this
+                logger.exception(
+                    "plugin %r is switched off, but that could not be passed on", listener.plugin
+                )
 
 
 async def _run(listener: _Listener, argument: object, call: _Call) -> None:

@@ -177,6 +177,27 @@ async def test_three_overruns_in_a_row_switch_an_observer_off(
     assert not dispatch.listening
 
 
+async def test_whoever_hears_of_the_switching_off_may_fail(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: list[str] = []
+
+    async def listen() -> None:
+        heard.append("bee")
+
+    def fail_to_hear(*_: str) -> None:
+        raise OSError("the disk is full")
+
+    hook = "relaykit_on_transition"
+    plugins = load(tmp_path, ant=plugin(hook, listen), zebra=plugin(hook, hang))
+    dispatch = Dispatcher(plugins, clock=FakeClock(), timeout=SHORT, on_switch_off=fail_to_hear)
+    with anyio.fail_after(5):
+        for _ in range(3):
+            await dispatch.transitioned(TRANSITION)
+    assert len(heard) == 3
+    assert "the disk is full" in caplog.text
+
+
 async def test_overruns_that_are_not_in_a_row_switch_nothing_off(tmp_path: Path) -> None:
     outcomes = iter([hang, hang, fail, hang, hang])
 
