@@ -1,0 +1,63 @@
+"""Screen: what a command writes, in colours where somebody looks at it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Self, TextIO
+
+_CONTROL = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
+
+
+class Style(StrEnum):
+    """How a piece of text looks: the parameters of ANSI's SGR sequence."""
+
+    PLAIN = ""
+    BOLD = "1"
+    DIM = "2"
+    RED = "31"
+    GREEN = "32"
+    YELLOW = "33"
+    MAGENTA = "35"
+    CYAN = "36"
+
+
+class Screen:
+    """Writes to a stream, at once.
+
+    :param colours: whether styles show.
+    """
+
+    def __init__(self, stream: TextIO, *, colours: bool) -> None:
+        self._stream = stream
+        self._colours = colours
+
+    @classmethod
+    def on(cls, stream: TextIO, environ: Mapping[str, str] = os.environ) -> Self:
+        """Return a screen that has colours if the stream is a terminal and NO_COLOR is not set."""
+        return cls(stream, colours=stream.isatty() and not environ.get("NO_COLOR"))
+
+    def write(self, text: str, style: Style = Style.PLAIN) -> None:
+        """Write a piece of text, without the end of a line."""
+        self._stream.write(self.styled(text, style))
+        self._stream.flush()
+
+    def line(self, text: str = "", style: Style = Style.PLAIN) -> None:
+        """Write a line."""
+        self.write(self.styled(text, style) + "\n")
+
+    def styled(self, text: str, style: Style) -> str:
+        """Return the text in a style, or as it is where styles do not show."""
+        return f"\x1b[{style}m{text}\x1b[0m" if self._colours and style and text else text
+
+
+def printable(text: str) -> str:
+    """Return a text of somebody else without what would move the cursor or change the terminal."""
+    return text.translate(_CONTROL)
+
+
+def shortened(text: str, length: int) -> str:
+    """Return a text on one line, and cut to a length."""
+    line = " ".join(printable(text).split())
+    return line if len(line) <= length else f"{line[: length - 1]}…"
