@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 from collections.abc import Callable, Sequence
@@ -152,11 +153,8 @@ class AcpAgent:
         :raises EndOfStream: the agent went away instead.
         """
         ref = self._new_ref()
-        try:
+        with contextlib.suppress(AgentGone):  # its last words are read first
             await self._call(Kind.RESULT, ref, method, params)
-        except AgentGone:
-            await self._process.settle()
-            raise anyio.EndOfStream from None
         seen = 0
         while True:
             for place in range(seen, len(self._frames)):

@@ -31,6 +31,7 @@ Flags, for the start:
 
 ==================== ====================================================================================
 ``--no-initialize``  never answer ``initialize``
+``--no-session``     never answer ``session/new``
 ``--exit CODE``      exit at once, with a word on stderr
 ``--banner``         write a line that is no JSON first
 ``--login-required`` answer ``session/new`` with -32000
@@ -217,6 +218,8 @@ class Echo:
         self._answer(raw_id, result)
 
     def _new(self, raw_id: Any, _params: dict[str, Any]) -> None:
+        if "--no-session" in self._flags:
+            return
         if "--login-required" in self._flags:
             self._fail(raw_id, _LOGIN_REQUIRED, "Authentication required")
             return

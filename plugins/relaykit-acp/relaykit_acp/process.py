@@ -279,7 +279,7 @@ async def start_process(
     """
     try:
         with anyio.CancelScope(shield=True):
-            process = await anyio.open_process(command, cwd=cwd, env=environment, start_new_session=True)
+            process = await anyio.open_process(command, cwd=str(cwd), env=environment, start_new_session=True)
     except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
         if error.filename == str(cwd):
             raise WorkingDirectoryMissing(str(cwd), agent=agent) from error
