@@ -138,10 +138,9 @@ class WorktreeWorkspace:
                 await to_thread.run_sync(_make_directory, path)
                 made_directory = True
             if not facts.branch_existed:
-                with anyio.CancelScope(shield=True):
-                    # The empty old value: only if there is no such branch.
-                    await git.change(repository, "update-ref", facts.branch, facts.base, "")
-                    made_branch = True
+                # The empty old value: only if there is no such branch.
+                await git.change(repository, "update-ref", facts.branch, facts.base, "")
+                made_branch = True
             # Locked from its first moment until its checkout is complete: then nobody adopts it before that,
             # and after a crash the cleaner knows that nobody has worked in it.
             await git.change(
