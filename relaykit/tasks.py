@@ -12,14 +12,14 @@ class OwnedTasks:
     """A task group for the helpers of an object that is itself an async context manager.
 
     Leaving the block cancels what still runs and waits for it (a task that must reach its end is shielded).
-    Unlike a bare task group it lets the block's own error out as it is, not wrapped in an exception group;
-    only the error of a background task comes as a group.
+    Unlike a bare task group it lets errors out as they are: the block's own, and that of a background task
+    (only several of them come as an exception group).
     """
 
-    def __init__(self) -> None:
-        self._group = anyio.create_task_group()
+    _group: TaskGroup
 
     async def __aenter__(self) -> TaskGroup:
+        self._group = anyio.create_task_group()
         return await self._group.__aenter__()
 
     async def __aexit__(
@@ -27,4 +27,9 @@ class OwnedTasks:
     ) -> None:
         self._group.cancel_scope.shield = True  # it waits for them, whatever cancels the host
         self._group.cancel_scope.cancel()
-        await self._group.__aexit__(None, None, None)
+        try:
+            await self._group.__aexit__(None, None, None)
+        except BaseExceptionGroup as group:
+            if len(group.exceptions) > 1:
+                raise
+            raise group.exceptions[0] from group.exceptions[0].__cause__

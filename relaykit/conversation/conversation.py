@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import anyio
 
 from relaykit.clock import Clock
-from relaykit.conversation.cursor import Cursor
+from relaykit.conversation.cursor import Cursor, read_delivered
 from relaykit.conversation.frame import Frame, Kind
 from relaykit.conversation.journal import Entry, Journal
 from relaykit.conversation.tail import Tail
-from relaykit.errors import CursorAhead, JournalConflict
+from relaykit.errors import CursorAhead, JournalConflict, JournalError
 from relaykit.session.model import Session
 
 
@@ -34,7 +34,7 @@ class Conversation:
         self._clock = clock
         self._tail_bytes = tail_bytes
         self._tail = Tail(first=1, head=0, max_bytes=tail_bytes)
-        self._writing = anyio.Lock()
+        self._writing = anyio.Lock(fast_acquire=True)  # who waits gets it in turn all the same
         self._unsure: Sequence[Entry] = ()
         self._closed = False
 
@@ -58,30 +58,46 @@ class Conversation:
 
         Once recorded they are delivered, also if the caller is cancelled meanwhile.
 
-        :raises JournalError: the journal failed. Whether it holds the entries is settled before the next
-            ones are recorded, so numbers are neither lost nor used twice.
+        :raises JournalError: they were not recorded; or, if the journal cannot even be read, nobody knows:
+            then the next call finds out first, so that numbers are neither lost nor used twice.
         """
         entries: Sequence[Entry] = ()
+        if not frames:
+            return entries
         with anyio.CancelScope(shield=True):  # between record and deliver there is no way out
             async with self._writing:
                 if self._closed:
                     raise JournalConflict(self.session_id, "the conversation is over", plugin="relay")
-                await self._record_unsure()
+                await self._settle()
                 now = self._clock.now()
                 entries = [Entry(seq, now, frame) for seq, frame in enumerate(frames, start=self.head + 1)]
                 self._unsure = entries
-                await self._record_unsure()
+                try:
+                    await self._journal.append(self.session_id, self.epoch, entries)
+                except JournalConflict:
+                    self._unsure = ()
+                    raise
+                except JournalError:
+                    if not await self._settle():
+                        raise
+                else:
+                    self._unsure = ()
+                    self._deliver(entries)
         return entries
 
-    async def _record_unsure(self) -> None:
-        """Record and deliver the entries of which nobody knows yet whether the journal holds them.
+    async def _settle(self) -> bool:
+        """Find out whether an append happened whose answer was lost; if it did, deliver its entries.
 
-        After a failed append they are tried again, unchanged: if it had happened after all, that is no error.
+        :raises JournalError: the journal cannot be read either.
         """
-        if self._unsure:
-            await self._journal.append(self.session_id, self.epoch, self._unsure)
-            entries, self._unsure = self._unsure, ()
-            self._deliver(entries)
+        if not self._unsure:
+            return False
+        held = await self._journal.read(self.session_id, after=self.head, limit=len(self._unsure))
+        entries, self._unsure = self._unsure, ()
+        if list(held) != list(entries):
+            return False
+        self._deliver(entries)
+        return True
 
     def _deliver(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
@@ -107,12 +123,7 @@ class Conversation:
 
     async def read(self, *, after: int, limit: int) -> Sequence[Entry]:
         """Return up to `limit` delivered entries with seq > `after`, from memory or from the journal."""
-        limit = min(limit, self._tail.head - after)
-        if limit <= 0:
-            return ()
-        return self._tail.slice(after, limit) or await self._journal.read(
-            self.session_id, after=after, limit=limit
-        )
+        return await read_delivered(self.session_id, self._tail, self._journal, after=after, limit=limit)
 
     async def end(self, session: Session) -> None:
         """Close the journal with the session as it ended; cursors end once they have read everything."""

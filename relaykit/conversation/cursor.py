@@ -59,9 +59,7 @@ class Cursor:
     async def _read(self, limit: int) -> Batch:
         after = self.position
         head = self._tail.head
-        entries = self._tail.slice(after, limit)
-        if not entries:
-            entries = await self._journal.read(self.session_id, after=after, limit=min(limit, head - after))
+        entries = await read_delivered(self.session_id, self._tail, self._journal, after=after, limit=limit)
         # What was trimmed is told, never skipped: also everything, if the journal has nothing left.
         oldest = entries[0].seq if entries else head + 1
         gap = (after + 1, oldest - 1) if oldest > after + 1 else None
@@ -70,3 +68,20 @@ class Cursor:
         if caught_up:
             self._caught_up_at = None
         return Batch(entries, gap, caught_up)
+
+
+async def read_delivered(
+    session_id: str, tail: Tail, journal: Journal, *, after: int, limit: int
+) -> Sequence[Entry]:
+    """Return up to `limit` entries behind `after`, from memory if they are there, else from the journal.
+
+    The journal may hold entries already that were not delivered yet: nobody sees those.
+    """
+    head = tail.head
+    limit = min(limit, head - after)
+    if limit <= 0:
+        return ()
+    entries = tail.slice(after, limit) or await journal.read(session_id, after=after, limit=limit)
+    if entries and entries[-1].seq > head:
+        entries = [entry for entry in entries if entry.seq <= head]
+    return entries

@@ -68,7 +68,7 @@ class Journal(Protocol):
         ...
 
     async def ended(self, *, before: datetime, limit: int = 100) -> Sequence[Session]:
-        """Return sessions that were closed before a moment, oldest first."""
+        """Return closed sessions that were last active before a moment, oldest first."""
         ...
 
     async def trim(self, session_id: str, /, *, through: int) -> None:

@@ -81,7 +81,8 @@ class TurnStarted:
 class TurnEnded:
     """The agent's turn is over.
 
-    :param outcome: ``done``, ``failed`` (the agent answered with an error) or ``interrupted`` (it went away).
+    :param outcome: ``done``, ``failed`` (the agent answered with an error, or went away in mid-turn) or
+        ``interrupted`` (the session was ended).
     :param seconds: since the turn started.
     """
 

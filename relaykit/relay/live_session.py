@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +32,9 @@ from relaykit.meter import MESSAGES, Meter
 from relaykit.session.manager import Manager
 from relaykit.session.model import Session, SessionState
 from relaykit.session.news import News
+from relaykit.tasks import OwnedTasks
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +105,11 @@ class LiveSession:
         """
         session = await self._active_session()
         if self._dispatcher.listens_to("relaykit_check_prompt"):
-            await self._dispatcher.check_prompt(
-                PromptRequest(session=session, client_id=client_id, body=body)
-            )
+            request = PromptRequest(session=session, client_id=client_id, body=body)
+            await self._dispatcher.check_prompt(request)
+            await self._active_session()  # it may have ended while the policies thought
         prompt = _Prompt(turn, body, client_id)
-        if self._turn is None:
+        if self._turn is None and self._agent is not None:
             await self._start_turn(prompt)
         elif len(self._waiting) < self._max_queued_prompts:
             self._waiting.append(prompt)
@@ -122,6 +126,13 @@ class LiveSession:
         if turn is None or turn.cancelled or agent is None:
             return
         turn.cancelled = True
+        try:
+            await self._cancel(agent)
+        except BaseException:
+            turn.cancelled = False  # it can be asked for again
+            raise
+
+    async def _cancel(self, agent: Agent) -> None:
         while (question := self.questions.take_oldest()) is not None:
             decision = agent.decline(question.request, cancelled=True)
             await self._decide(question, decision, by="relay", outcome="cancelled")
@@ -143,7 +154,7 @@ class LiveSession:
         session = await self._manager.get(self.id)
         if session is None:
             raise SessionNotFound(self.id)
-        if session.state is not SessionState.ACTIVE or self._agent is None:
+        if session.state is not SessionState.ACTIVE:
             raise SessionNotActive(self.id, session.state)
         return session
 
@@ -152,15 +163,15 @@ class LiveSession:
     async def converse(self, agent: Agent) -> None:
         """Relay until the agent is gone."""
         self._agent = agent
-        async with anyio.create_task_group() as tasks:
+        async with OwnedTasks() as tasks:
             tasks.start_soon(self._deliver_outbox, agent)
+            await self._start_next()
             while True:
                 try:
                     frames = await agent.receive()
                 except anyio.EndOfStream:
-                    break
+                    return
                 await self._hear(frames, agent, tasks)
-            tasks.cancel_scope.cancel()
 
     async def finish(self, reason: str) -> None:
         """Close in the transcript what is still open: questions are cancelled, the turn is interrupted."""
@@ -168,7 +179,7 @@ class LiveSession:
         while self._agent is not None and (question := self.questions.take_oldest()) is not None:
             frames.append(self._agent.decline(question.request, cancelled=True))
         if self._turn is not None:
-            error = json.dumps({"code": -32603, "message": f"interrupted: {reason}"}).encode()
+            error = _error(-32603, f"interrupted: {reason}")
             frames.append(Frame(Kind.TURN_END, error, self._turn.ref, "session/prompt", failed=True))
         if frames:
             await self.conversation.publish(frames)
@@ -181,12 +192,26 @@ class LiveSession:
     async def _deliver_outbox(self, agent: Agent) -> None:
         while True:
             while self._outbox:
+                frame = self._outbox.popleft()
                 try:
-                    await agent.send(self._outbox.popleft())
+                    await agent.send(frame)
                 except AgentGone:
                     return  # `receive` tells the same, with everything that the agent still said
+                except ValueError as error:
+                    logger.warning("session %s: a %s cannot be sent: %s", self.id, frame.kind, error)
+                    await self._undeliverable(frame, agent, str(error))
             self._outbox_filled = anyio.Event()
             await self._outbox_filled.wait()
+
+    async def _undeliverable(self, frame: Frame, agent: Agent, why: str) -> None:
+        """Answer for the agent what cannot be put to it: one client's mistake ends no session."""
+        if frame.kind is Kind.PROMPT:
+            end = Frame(Kind.TURN_END, _error(-32602, why), frame.ref, frame.method, failed=True)
+            await self.conversation.publish([end])
+            await self._turn_over(end)
+        elif frame.kind is Kind.DECISION:
+            request = Frame(Kind.REQUEST, ref=frame.ref, method=frame.method)
+            self._send(agent.decline(request, cancelled=True))
 
     def _send(self, frame: Frame) -> None:
         self._meter.count(MESSAGES, direction="to_agent")
@@ -222,6 +247,7 @@ class LiveSession:
             await self.conversation.publish([frame])
         except BaseException:
             self._turn = None
+            self.news.tell(self._start_next)
             raise
         await self._manager.increment_message_count(self.id)
         self._send(frame)
@@ -237,7 +263,10 @@ class LiveSession:
             return
         self._turn = None
         await self._tell_turn_ended(turn, "failed" if end.failed else "done")
-        if self._waiting:
+        await self._start_next()
+
+    async def _start_next(self) -> None:
+        if self._turn is None and self._waiting:
             await self._start_turn(self._waiting.popleft())
 
     async def _tell_turn_ended(self, turn: _Turn, outcome: str) -> None:
@@ -303,3 +332,7 @@ class LiveSession:
         if session is None:
             raise SessionNotFound(self.id)
         return session
+
+
+def _error(code: int, message: str) -> bytes:
+    return json.dumps({"code": code, "message": message}).encode()

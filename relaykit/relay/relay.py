@@ -16,7 +16,7 @@ from relaykit.clock import Clock
 from relaykit.conversation.conversation import Conversation
 from relaykit.conversation.cursor import Cursor
 from relaykit.conversation.journal import Journal
-from relaykit.errors import ManagerClosed, SessionNotFound, UnknownAgent, UnknownProject
+from relaykit.errors import JournalError, ManagerClosed, SessionNotFound, UnknownAgent, UnknownProject
 from relaykit.hooks.dispatch import Dispatcher
 from relaykit.hooks.events import ClientAttached, ClientDetached, EntriesRecorded, SessionRequest
 from relaykit.hooks.plugin_set import PluginSet
@@ -33,6 +33,9 @@ from relaykit.session.worker import Job
 from relaykit.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+_JOURNAL_RETRY = 1.0
+"""Seconds until a journal that cannot be read is asked again."""
 
 
 class Relay:
@@ -296,23 +299,32 @@ class Relay:
         try:
             async with anyio.create_task_group() as tasks:
                 if self._dispatcher.listens_to("relaykit_on_entries"):
-                    tasks.start_soon(self._feed, session, live.conversation.attach())
+                    tasks.start_soon(self._feed, session, live)
                 try:
-                    if handle is not None:  # else a hook ended it as soon as it was created
+                    if handle is not None:
                         await run_session(session, handle, live, self._parts)
+                    else:  # a hook ended it as soon as it was created
+                        await live.conversation.aclose()
                 finally:
                     live.ended.set()  # who waits for the end does not wait for a slow plugin to read it
         finally:
             del self._live[session.id]
 
-    async def _feed(self, session: Session, cursor: Cursor) -> None:
+    async def _feed(self, session: Session, live: LiveSession) -> None:
         """Give plugins what was said, through a cursor like any client's, until the conversation is over."""
+        cursor = live.conversation.attach()
         with anyio.CancelScope(shield=True):
             while True:
                 try:
                     batch = await cursor.next()
                 except anyio.EndOfStream:
                     return
+                except JournalError as error:
+                    if live.ended.is_set():
+                        return
+                    logger.warning("session %s: plugins cannot hear what is said: %s", live.id, error)
+                    await anyio.sleep(_JOURNAL_RETRY)
+                    continue
                 if batch.entries:
                     recorded = EntriesRecorded(session=session, epoch=cursor.epoch, entries=batch.entries)
                     await self._dispatcher.entries(recorded)

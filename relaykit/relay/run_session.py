@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from relaykit.agent.agent import Agent
 from relaykit.agent.launcher import AgentLauncher, Record
 from relaykit.agent.workspace import Workspace
 from relaykit.conversation.frame import Frame, Kind
-from relaykit.errors import AgentError, SpawnError, WorkspaceError
+from relaykit.errors import AgentError, JournalError, SpawnError, WorkspaceError
 from relaykit.relay.live_session import LiveSession
 from relaykit.session.cleaner import CleanupReport
 from relaykit.session.manager import Manager
@@ -90,21 +90,33 @@ async def _end(
     session: Session, handle: Handle, live: LiveSession, parts: Parts, cause: Cause, reason: str
 ) -> None:
     """End the session; if even that fails, leave at least no agent and no waiting client behind."""
+    manager, conversation = parts.manager, live.conversation
     async with AsyncExitStack() as stack:
-        stack.push_async_callback(live.conversation.aclose)
+        stack.push_async_callback(conversation.aclose)
         if handle.agent is not None:
             stack.push_async_callback(handle.agent.aclose)
         try:
-            await parts.manager.mark_terminating(session.id, reason, cause=cause)
-            marked = await parts.manager.get(session.id) or session  # who was first has said why
+            await manager.mark_terminating(session.id, reason, cause=cause)
+            marked = await manager.get(session.id) or session  # who was first has said why
             cause, reason = marked.cause or cause, marked.reason or reason
-            await live.finish(reason)
-            await live.conversation.publish([_notice(TERMINATING, {"cause": cause, "reason": reason})])
-            report = await parts.manager.complete_cleanup(session.id)
-            await live.conversation.publish([_ended(cause, reason, report)])
-            await live.conversation.end(report.session or marked)
+            with _journal_errors_logged(session):
+                await live.finish(reason)
+                await conversation.publish([_notice(TERMINATING, {"cause": cause, "reason": reason})])
+            report = await manager.complete_cleanup(session.id)
+            with _journal_errors_logged(session):
+                await conversation.publish([_ended(cause, reason, report)])
+                await conversation.end(report.session or marked)
         except Exception:
             logger.exception("session %s could not be ended in order; its agent is stopped", session.id)
+
+
+@contextmanager
+def _journal_errors_logged(session: Session) -> Iterator[None]:
+    """Let a session end although its transcript cannot say so."""
+    try:
+        yield
+    except JournalError as error:
+        logger.warning("the transcript of session %s lacks its end: %s", session.id, error)
 
 
 def _recorder(manager: Manager, session: Session, plugin: str) -> Record:
