@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 
 import anyio
 from anyio import to_thread
@@ -43,21 +44,20 @@ class AcpCleaner:
         return await self._end(_Leftover(recorded))
 
     async def _end(self, leftover: _Leftover) -> CleanerResult:
-        found = await to_thread.run_sync(leftover.find)
+        found = left = await to_thread.run_sync(leftover.find)
         if not found:
             return CleanerResult(self.name, Outcome.DONE, "it had ended already")
         for number, grace in ((signal.SIGTERM, self._term_grace), (signal.SIGKILL, _KILL_GRACE)):
-            await to_thread.run_sync(leftover.signal, number)
+            leftover.signal(left, number)
             deadline = anyio.current_time() + grace
-            while await to_thread.run_sync(leftover.find):
-                if anyio.current_time() >= deadline:
-                    break
+            # No event tells of the end of a process that is not our child.
+            while (left := await to_thread.run_sync(leftover.find)) and anyio.current_time() < deadline:
                 await anyio.sleep(_POLL)
-            else:
+            if not left:
                 return CleanerResult(
                     self.name, Outcome.DONE, f"ended what was left, by {number.name}: {found}"
                 )
-        return CleanerResult(self.name, Outcome.FAILED, f"still alive after SIGKILL: {leftover.find()}")
+        return CleanerResult(self.name, Outcome.FAILED, f"still alive after SIGKILL: {left}")
 
     def _without_proc(self, pid: int | None) -> CleanerResult:
         if pid is None or not processes.pid_exists(pid):
@@ -70,7 +70,7 @@ class AcpCleaner:
 
 
 class _Leftover:
-    """The processes of a session as they were recorded. Its methods read ``/proc``: call them in a thread."""
+    """The processes of a session as they were recorded."""
 
     def __init__(self, recorded: Json) -> None:
         self._marker: str = recorded["marker"]
@@ -78,7 +78,7 @@ class _Leftover:
         self._group_is_ours = self._is_leader(recorded)
 
     def find(self) -> list[int]:
-        """Return the living processes that are certainly the session's."""
+        """Return the living processes that are certainly the session's. Reads ``/proc``: call it in a thread."""
         marked = processes.marked(self._marker)
         if self._group is None:
             return marked
@@ -87,11 +87,12 @@ class _Leftover:
         self._group_is_ours = bool(members) and (self._group_is_ours or not set(members).isdisjoint(marked))
         return sorted({*marked, *members}) if self._group_is_ours else marked
 
-    def signal(self, number: signal.Signals) -> None:
-        """Signal what `find` finds."""
-        if self._group is not None and self.find() and self._group_is_ours:
+    def signal(self, found: Sequence[int], number: signal.Signals) -> None:
+        """Signal what `find` has just found."""
+        if self._group is not None and self._group_is_ours:
             processes.signal_group(self._group, number)
-        processes.signal_marked(self._marker, number)
+        for pid in found:
+            processes.signal_if_marked(pid, self._marker, number)
 
     @staticmethod
     def _is_leader(recorded: Json) -> bool:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import anyio
 from anyio import to_thread
-from anyio.abc import TaskGroup
 
 from relaykit.agent.agent import Agent
 from relaykit.agent.launcher import AgentSpec, Record
@@ -23,7 +22,8 @@ from relaykit_acp import processes
 from relaykit_acp.agent import AcpAgent
 from relaykit_acp.environment import child_environment, marker
 from relaykit_acp.handshake import Handshake
-from relaykit_acp.process import AgentProcess, Graces, start_process
+from relaykit_acp.household import Census, Household
+from relaykit_acp.process import start_process
 from relaykit_acp.settings import AcpSettings
 
 
@@ -47,15 +47,13 @@ class AcpLauncher:
         ids: IdGenerator,
         node: str,
         environment: Mapping[str, str],
-        tasks: TaskGroup,
+        household: Household,
     ) -> None:
         self._settings = settings
-        self._graces = Graces(eof=settings.eof_grace, term=settings.term_grace)
         self._ids = ids
         self._node = node
         self._environment = environment
-        self._tasks = tasks
-        self._live: set[AgentProcess] = set()
+        self._household = household
         self._profiles: dict[tuple[str, ...], _Profile] = {}
 
     async def launch(self, spec: AgentSpec, session: Session, cwd: Path, record: Record, /) -> Agent:
@@ -98,7 +96,7 @@ class AcpLauncher:
     async def aclose(self) -> None:
         """Stop every agent that is left. To be called when no `launch` and no `profile` is under way."""
         async with anyio.create_task_group() as tasks:
-            for process in self._live:
+            for process in self._household.live:
                 tasks.start_soon(process.aclose)
 
     async def _ask_profile(self, spec: AgentSpec) -> Json:
@@ -126,14 +124,12 @@ class AcpLauncher:
         await record(known)
         process = await start_process(
             (program, *spec.command[1:]),
+            self._household,
             environment=environment,
             cwd=cwd,
             agent=spec.name,
             label=label,
             marker=marker(session_id),
-            graces=self._graces,
-            tasks=self._tasks,
-            on_closed=self._live.discard,
         )
         agent = AcpAgent(
             process,
@@ -141,9 +137,8 @@ class AcpLauncher:
             label=label,
             max_frame_bytes=self._settings.max_frame_bytes,
             new_ref=lambda: f"q{self._ids.new_id()}",
-            tasks=self._tasks,
+            tasks=self._household.tasks,
         )
-        self._live.add(process)
         try:
             stat = processes.stat(process.pid)
             started = {"start_time": stat.start_time, "boot": processes.boot_id()} if stat else {}
@@ -170,7 +165,10 @@ async def open_acp_launcher(
     environment = os.environ if environment is None else environment
     failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
-        launcher = AcpLauncher(settings, ids=ids, node=node, environment=environment, tasks=tasks)
+        household = Household(
+            eof_grace=settings.eof_grace, term_grace=settings.term_grace, tasks=tasks, census=Census(tasks)
+        )
+        launcher = AcpLauncher(settings, ids=ids, node=node, environment=environment, household=household)
         try:
             yield launcher
         except Exception as error:  # noqa: BLE001 -- raised again below, out of the task group, which would wrap it

@@ -8,16 +8,16 @@ import math
 import os
 import signal
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import anyio
 from anyio import to_thread
-from anyio.abc import ByteReceiveStream, ByteSendStream, Process, TaskGroup
+from anyio.abc import ByteReceiveStream, ByteSendStream, Process
 
 from relaykit.errors import ProgramNotFound, SpawnError, WorkingDirectoryMissing
 from relaykit_acp import processes
+from relaykit_acp.household import Household
 from relaykit_acp.lines import LineSplitter
 
 logger = logging.getLogger(__name__)
@@ -35,14 +35,6 @@ _POLL = 0.02
 _ESCAPE_ROUNDS = 50
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Graces:
-    """Seconds that a process gets to end in, at each rung of the ladder."""
-
-    eof: float
-    term: float
-
-
 class AgentProcess:
     """A running agent: bytes in, bytes out, its last words, and its end.
 
@@ -50,15 +42,7 @@ class AgentProcess:
     one drains stderr. Made by `start_process`.
     """
 
-    def __init__(
-        self,
-        process: Process,
-        *,
-        label: str,
-        marker: str,
-        graces: Graces,
-        on_closed: Callable[[AgentProcess], None],
-    ) -> None:
+    def __init__(self, process: Process, household: Household, *, label: str, marker: str) -> None:
         assert process.stdin is not None  # noqa: S101 -- for the type checker: all three were asked for
         assert process.stdout is not None  # noqa: S101 -- as above
         assert process.stderr is not None  # noqa: S101 -- as above
@@ -70,8 +54,7 @@ class AgentProcess:
         self._stderr: ByteReceiveStream = process.stderr
         self._label = label
         self._marker = marker
-        self._graces = graces
-        self._on_closed = on_closed
+        self._household = household
         self._last_words: deque[str] = deque(maxlen=_STDERR_LINES)
         self._stderr_drained = anyio.Event()
         self._background = anyio.CancelScope(shield=True)
@@ -193,19 +176,19 @@ class AgentProcess:
                 await self._release()
             finally:
                 self._closed.set()
-                self._on_closed(self)
+                self._household.live.discard(self)
 
     async def _end_group(self) -> None:
         if self._writing is not None:
             self._writing.cancel()
         await self._stdin.aclose()
-        with anyio.move_on_after(self._graces.eof):
+        with anyio.move_on_after(self._household.eof_grace):
             await self.exited.wait()
         if await self._group_ended(within=0):
             return
         logger.info("%s: process group %d outlived its input: SIGTERM", self._label, self.pid)
         processes.signal_group(self.pid, signal.SIGTERM)
-        if await self._group_ended(within=self._graces.term):
+        if await self._group_ended(within=self._household.term_grace):
             return
         logger.warning("%s: process group %d outlived SIGTERM: SIGKILL", self._label, self.pid)
         processes.signal_group(self.pid, signal.SIGKILL)
@@ -229,12 +212,14 @@ class AgentProcess:
 
     async def _kill_escaped(self) -> None:
         for _ in range(_ESCAPE_ROUNDS):
-            killed = await to_thread.run_sync(processes.signal_marked, self._marker, signal.SIGKILL)
-            if not killed:
+            escaped = await self._household.census.marked(self._marker)
+            if not escaped:
                 return
-            logger.warning("%s: %s had left the process group: SIGKILL", self._label, killed)
+            logger.warning("%s: %s left the process group: SIGKILL", self._label, escaped)
+            for pid in escaped:
+                processes.signal_if_marked(pid, self._marker, signal.SIGKILL)
             await anyio.sleep(_POLL)
-        logger.error("%s: processes that left its group still live", self._label)
+        logger.error("%s: processes that left its group live on", self._label)
 
     async def _release(self) -> None:
         self._draining.cancel()
@@ -255,15 +240,13 @@ async def _receive(stream: ByteReceiveStream) -> bytes:
 
 async def start_process(
     command: Sequence[str],
+    household: Household,
     *,
     environment: Mapping[str, str],
     cwd: Path,
     agent: str,
     label: str,
     marker: str,
-    graces: Graces,
-    tasks: TaskGroup,
-    on_closed: Callable[[AgentProcess], None],
 ) -> AgentProcess:
     """Start a program as the leader of a session and process group of its own.
 
@@ -271,8 +254,6 @@ async def start_process(
 
     :param label: what log lines call it.
     :param marker: the entry of `environment` by which its descendants are known.
-    :param tasks: where its background tasks run; `AgentProcess.aclose` ends them.
-    :param on_closed: called once everything of it has ended.
     :raises ProgramNotFound: the program is gone, or may not be executed.
     :raises WorkingDirectoryMissing: the directory is gone.
     :raises SpawnError: the system has no room for another process.
@@ -288,7 +269,8 @@ async def start_process(
         if error.errno == errno.ENOEXEC:
             raise ProgramNotFound(command[0], agent=agent) from error
         raise SpawnError(f"it could not be started: {os.strerror(error.errno or 0)}", agent=agent) from error
-    running = AgentProcess(process, label=label, marker=marker, graces=graces, on_closed=on_closed)
-    tasks.start_soon(running.watch)
-    tasks.start_soon(running.drain_stderr)
+    running = AgentProcess(process, household, label=label, marker=marker)
+    household.live.add(running)
+    household.tasks.start_soon(running.watch)
+    household.tasks.start_soon(running.drain_stderr)
     return running

@@ -299,7 +299,7 @@ async def test_a_launch_that_is_cancelled_at_any_await_leaves_nothing() -> None:
                     break
             if scope.cancelled_caught:
                 assert await survivors(session) == [], at
-                assert not opened._live, at
+                assert not opened._household.live, at
             else:
                 await agent.aclose()
         else:
@@ -362,7 +362,7 @@ async def test_a_profile_is_the_answer_to_initialize_and_is_asked_for_once(tmp_p
         assert len(answers) == 5
         assert all(answer == answers[0] for answer in answers)
         assert answers[0]["agentInfo"]["name"] == "relaykit-echo"
-        assert not opened._live
+        assert not opened._household.live
     directory, files = log.read_text().split()
     assert f"/{Path(tempfile.gettempdir()).name}/relaykit-" in directory
     assert not await anyio.Path(directory).exists()
@@ -413,4 +413,4 @@ async def test_a_cancelled_profile_leaves_nothing_and_the_next_caller_asks_again
                     first.cancel_scope.cancel()
                 assert answers == []
         assert len(answers) == 1
-        assert not opened._live
+        assert not opened._household.live

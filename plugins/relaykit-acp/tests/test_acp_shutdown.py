@@ -112,7 +112,7 @@ async def test_closing_twice_and_at_once() -> None:
                     tasks.start_soon(close)
             await close()
         assert left == [[]] * 6
-        assert not opened._live
+        assert not opened._household.live
 
 
 async def test_closing_goes_on_when_its_caller_is_cancelled() -> None:

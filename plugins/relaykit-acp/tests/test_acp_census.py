@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import anyio
+import anyio.from_thread
+import pytest
+
+from relaykit_acp import processes
+from relaykit_acp.environment import marker
+from relaykit_acp.household import Census
+from support.acp_agents import new_session
+
+pytestmark = pytest.mark.anyio
+
+
+@contextmanager
+def _marked_process(entry: str) -> Iterator[int]:
+    name, _, value = entry.partition("=")
+    command = [sys.executable, "-ISc", "import time; time.sleep(600)"]
+    with subprocess.Popen(command, env={**os.environ, name: value}) as process:
+        try:
+            yield process.pid
+        finally:
+            process.kill()
+
+
+async def test_it_finds_the_processes_of_each_session() -> None:
+    one, other = marker(new_session().id), marker(new_session().id)
+    with _marked_process(one) as first, _marked_process(one) as second, _marked_process(other) as third:
+        async with anyio.create_task_group() as tasks:
+            census = Census(tasks)
+            with anyio.fail_after(20):
+                assert sorted(await census.marked(one)) == sorted([first, second])
+                assert list(await census.marked(other)) == [third]
+                assert list(await census.marked(marker("nobody"))) == []
+
+
+async def test_many_who_ask_at_once_share_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = 0
+    look = processes.marked_by
+
+    def counted(variable: str) -> dict[str, list[int]]:
+        nonlocal looks
+        looks += 1
+        return look(variable)
+
+    monkeypatch.setattr(processes, "marked_by", counted)
+    wanted = marker(new_session().id)
+    answers: list[Sequence[int]] = []
+    with _marked_process(wanted) as pid:
+        async with anyio.create_task_group() as tasks:
+            census = Census(tasks)
+
+            async def ask() -> None:
+                answers.append(await census.marked(wanted))
+
+            with anyio.fail_after(20):
+                async with anyio.create_task_group() as asking:
+                    for _ in range(100):
+                        asking.start_soon(ask)
+    assert answers == [[pid]] * 100
+    assert looks <= 3
+
+
+async def test_who_asks_during_a_look_waits_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The look that is under way may have passed the process already.
+    looks: list[dict[str, list[int]]] = [{"RELAYKIT_SESSION=x": [2]}, {"RELAYKIT_SESSION=x": [1]}]
+    asked = anyio.Event()
+    second: list[Sequence[int]] = []
+    async with anyio.create_task_group() as tasks:
+        census = Census(tasks)
+
+        async def ask() -> None:
+            asked.set()
+            second.append(await census.marked("RELAYKIT_SESSION=x"))
+
+        def slow(_variable: str) -> dict[str, list[int]]:
+            if not asked.is_set():
+                anyio.from_thread.run_sync(tasks.start_soon, ask)
+                anyio.from_thread.run(asked.wait)
+            return looks.pop()
+
+        monkeypatch.setattr(processes, "marked_by", slow)
+        with anyio.fail_after(20):
+            assert await census.marked("RELAYKIT_SESSION=x") == [1]
+    assert second == [[2]]
+
+
+def test_a_process_is_known_from_its_very_start() -> None:
+    # For a moment within exec it has no environment: a look at that moment must not miss it.
+    for _ in range(40):
+        wanted = marker(new_session().id)
+        with _marked_process(wanted) as pid:
+            assert processes.marked(wanted) == [pid]
+
+
+def test_a_signal_needs_the_marker() -> None:
+    wanted = marker(new_session().id)
+    with _marked_process(wanted) as pid:
+        processes.signal_if_marked(pid, marker("another"), signal.SIGKILL)
+        assert processes.marked(wanted) == [pid]
+        processes.signal_if_marked(pid, wanted, signal.SIGKILL)
+        assert os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT) is not None
+        assert processes.marked(wanted) == []
+        processes.signal_if_marked(pid, wanted, signal.SIGKILL)
