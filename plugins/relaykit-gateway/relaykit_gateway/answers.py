@@ -9,11 +9,11 @@ from anyio.lowlevel import checkpoint
 
 from relaykit.conversation import Conversation, Entry, Kind
 
-MAX_BYTES = 8 * 1024 * 1024
+MAX_CHARACTERS = 8 * 1024 * 1024
 """The longest text that is put together; of what is longer, the beginning is kept."""
 
 _PAGE = 512
-_CHUNK = b"agent_message_chunk"
+_WORD = b"agent_message_chunk"
 
 
 class _Content(msgspec.Struct):
@@ -21,17 +21,16 @@ class _Content(msgspec.Struct):
     text: str = ""
 
 
-class _Update(msgspec.Struct, rename="camel"):
-    session_update: str = ""
-    content: msgspec.Raw = msgspec.Raw()
+class _Chunk(msgspec.Struct, rename="camel"):
+    session_update: str
+    content: _Content
 
 
 class _Params(msgspec.Struct):
-    update: _Update
+    update: _Chunk
 
 
-_decode_params = msgspec.json.Decoder(_Params).decode
-_decode_content = msgspec.json.Decoder(_Content).decode
+_decode = msgspec.json.Decoder(_Params).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +59,8 @@ async def read_answer(conversation: Conversation, end: Entry) -> Answer:
         truncated = truncated or page[0].seq > position + 1
         for entry in page:
             text = _text_of(entry)
-            size += len(text.encode())
-            if size > MAX_BYTES:
+            size += len(text)
+            if size > MAX_CHARACTERS:
                 return Answer("".join(texts), truncated=True)
             texts.append(text)
         position = page[-1].seq
@@ -87,13 +86,11 @@ async def _beginning(conversation: Conversation, end: Entry) -> tuple[int, bool]
 
 def _text_of(entry: Entry) -> str:
     body = entry.frame.body
-    if entry.frame.kind is not Kind.UPDATE or _CHUNK not in body:
+    if entry.frame.kind is not Kind.UPDATE or _WORD not in body:
         return ""
     try:
-        update = _decode_params(body).update
-        if update.session_update != "agent_message_chunk":
-            return ""
-        content = _decode_content(update.content)
+        update = _decode(body).update
     except msgspec.MsgspecError:
-        return ""  # it is relayed as it came; only what is not understood is not in the summary
-    return content.text if content.type == "text" else ""
+        return ""  # no chunk of text, but something that mentions the word
+    is_text = update.session_update == "agent_message_chunk" and update.content.type == "text"
+    return update.content.text if is_text else ""

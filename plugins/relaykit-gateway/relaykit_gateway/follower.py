@@ -165,7 +165,10 @@ class Follower:
         for entry in batch.entries:
             if entry.frame.kind in _SAID_BY_CLIENTS and self._is_own(entry):
                 continue
-            for message in await renderer.render(entry):
+            messages = renderer.render_now(entry)
+            if messages is None:
+                messages = await renderer.render(entry)
+            for message in messages:
                 await send({"type": "websocket.send", "text": message})
         if batch.entries:
             last_frame = batch.entries[-1].frame

@@ -89,21 +89,27 @@ class Renderer:
 
         :raises JournalError: a turn ended, and what was said in it cannot be read.
         """
+        messages = self.render_now(entry)
+        if messages is None:
+            messages = (await self._turn_end(entry),)
+            self._keep(entry.seq, messages)
+        return messages
+
+    def render_now(self, entry: Entry) -> Sequence[str] | None:
+        """Return the same without waiting, or None if it takes some reading."""
         cached = self._cache.get(entry.seq)
         if cached is not None:
             return cached
         kind = entry.frame.kind
-        if kind is Kind.UPDATE:
-            messages: Sequence[str] = (self._update(entry),)
-        elif kind is Kind.TURN_END:
-            messages = (await self._turn_end(entry),)
-        else:
-            messages = self._rest(entry)
-        if self.followers > 1:
-            self._keep(entry.seq, messages)
+        if kind is Kind.TURN_END:
+            return None
+        messages = (self._update(entry),) if kind is Kind.UPDATE else self._rest(entry)
+        self._keep(entry.seq, messages)
         return messages
 
     def _keep(self, seq: int, messages: Sequence[str]) -> None:
+        if self.followers < 2:  # noqa: PLR2004 -- there is nobody else who would want them
+            return
         self._cache[seq] = messages
         self._cached += sum(map(len, messages))
         while self._cached > _CACHE_CHARACTERS and self._cache:

@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 from pathlib import Path
+from tempfile import mkstemp
 
 from relaykit.errors import RelaykitError
 from relaykit_gateway.settings import GatewaySettings
@@ -43,8 +44,8 @@ def load_token(settings: GatewaySettings, state_dir: Path) -> str | None:
 def _make(path: Path) -> None:
     """Put a new token there, unless somebody else is faster. The file is never seen half written."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    new = path.with_name(f"token.{secrets.token_hex(8)}")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE)
+    descriptor, name = mkstemp(prefix="token.", dir=path.parent)  # for this user's eyes alone
+    new = Path(name)
     try:
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
             file.write(secrets.token_urlsafe(32))
