@@ -8,8 +8,17 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from relaykit.session import Cause, MemoryStore, SessionFilter, SessionState, Transition
-from relaykit.testing import FakeConnection, RecordingHooks
+from relaykit.session import (
+    Cause,
+    Handle,
+    MemoryStore,
+    Outcome,
+    Session,
+    SessionFilter,
+    SessionState,
+    Transition,
+)
+from relaykit.testing import FakeConnection, RecordingCleaner, RecordingHooks
 from support.managers import make_manager, session_in
 
 pytestmark = pytest.mark.anyio
@@ -40,13 +49,13 @@ async def test_own_hooks_have_run_when_the_method_returns() -> None:
 
 async def test_hooks_of_a_session_are_told_in_version_order_one_at_a_time() -> None:
     """Also when all of its changes were made before the first hook was done."""
-    inside = 0
+    inside, most = 0, 0
     go_on = anyio.Event()
 
     async def alone(transition: Transition) -> None:
-        nonlocal inside
+        nonlocal inside, most
         inside += 1
-        assert inside == 1
+        most = max(most, inside)
         if transition.after.state is SPAWNING:
             await go_on.wait()
         for _ in range(3):
@@ -69,6 +78,7 @@ async def test_hooks_of_a_session_are_told_in_version_order_one_at_a_time() -> N
             assert await manager.get(session.id) is None
             assert len(hooks.transitions) == 2
             go_on.set()
+    assert most == 1
     # The fourth version is the record: saved, and no transition.
     assert [transition.after.version for transition in hooks.transitions] == [1, 2, 3, 5, 6]
 
@@ -117,22 +127,30 @@ async def test_hook_may_create_and_end_other_sessions() -> None:
         assert len(hooks.heard_of("session-000002")) == 5
 
 
-async def test_session_that_a_hook_made_still_waits_for_its_own_hooks() -> None:
-    """What runs inside a hook is marked; the mark must not stay with the session that was made there."""
-    slow = anyio.Event()
+async def test_cleaners_of_a_session_that_a_hook_made_wait_for_hooks() -> None:
+    """What runs inside a hook is marked; the mark must not stay with the worker that was started there."""
+    finished: list[str] = []
 
     async def follow(transition: Transition) -> None:
         if transition.after.agent_id == "auth" and transition.after.state is CREATED:
             await manager.create("db", FakeConnection())
-        elif transition.after.agent_id == "db" and transition.after.state is SPAWNING:
-            await anyio.wait_all_tasks_blocked()
-            slow.set()
+        for _ in range(5):
+            await anyio.lowlevel.checkpoint()
+        finished.append(transition.after.agent_id)
 
+    async def create_another(session: Session, _: Handle | None) -> None:
+        if session.agent_id == "db":
+            await manager.create("third", FakeConnection())
+            assert "third" in finished
+
+    cleaner = RecordingCleaner(when_cleaned=create_another)
+    hooks = RecordingHooks(when_transitioned=follow)
     with anyio.fail_after(5):
-        async with make_manager(hooks=RecordingHooks(when_transitioned=follow)) as manager:
+        async with make_manager(hooks=hooks, cleaners=[cleaner]) as manager:
             await manager.create("auth", FakeConnection())
-            await manager.begin_spawn("session-000002")
-            assert slow.is_set()
+            await manager.mark_terminating("session-000002", "asked")
+            report = await manager.complete_cleanup("session-000002")
+    assert Outcome.FAILED not in {result.outcome for result in report.results}
 
 
 async def test_slow_hook_of_one_session_does_not_delay_another() -> None:
