@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from figures import Figure
-from servers import relay
-from talk import Talker
+from support.servers import relay
+from support.talk import Talker
 
 COUNT = 1000
 AT_ONCE = 8

@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable, Sequence
 
 from figures import Figure
-from raw_websocket import RawWebSocket
-from servers import echo, relay
-from talk import Talker
+from support.raw_websocket import RawWebSocket
+from support.servers import echo, relay
+from support.talk import Talker
 
 ROUNDS = 6
 TRIPS = 400

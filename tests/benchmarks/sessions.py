@@ -16,8 +16,8 @@ from typing import Any
 
 import relaykit_acp.echo_agent
 from figures import Figure
-from servers import Server, relay
-from talk import Talker
+from support.servers import Server, relay
+from support.talk import Talker
 
 ROUNDS = 3
 SESSIONS = 120
@@ -57,8 +57,11 @@ def measure_sessions(*, scale: float) -> Sequence[Figure]:
         count = max(AT_ONCE, int(sessions * scale))
         rates: tuple[list[float], list[float]] = ([], [])
         with TemporaryDirectory(prefix="relaykit-benchmark-") as scratch:
-            project = _repository(Path(scratch))
-            with relay(workspace=workspace, project=project, agent=json.dumps(agent)) as server:
+            project = Path(scratch)
+            git = ["git", "-C", scratch, "-c", "user.name=bench", "-c", "user.email=bench@example.org"]
+            subprocess.run([*git, "init", "-q"], check=True)
+            subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "begin"], check=True)
+            with relay(workspace=workspace, project=project, agents={"bench": agent}) as server:
                 for round_number in range(ROUNDS):
                     roles = [f"r{round_number}-{at}" for at in range(AT_ONCE)]
                     rates[0].append(_rate(count, partial(_live, server), roles))
@@ -115,10 +118,3 @@ def _ask(process: subprocess.Popen[bytes], method: str, params: dict[str, Any]) 
         pass
     result: dict[str, Any] = answer["result"]
     return result
-
-
-def _repository(directory: Path) -> Path:
-    git = ["git", "-c", "user.name=bench", "-c", "user.email=bench@example.invalid"]
-    subprocess.run([*git, "init", "-q"], cwd=directory, check=True)
-    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "begin"], cwd=directory, check=True)
-    return directory

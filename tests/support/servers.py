@@ -1,4 +1,4 @@
-"""The servers that are measured, each in a process of its own: a relay, and a bare WebSocket echo."""
+"""Servers in processes of their own: a relay, and a bare WebSocket echo to measure it against."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+from relaykit.relay.running import read_running
 
 _START = 20.0
 _STOP = 60.0
@@ -57,41 +59,45 @@ class Server:
 
 
 @contextmanager
-def relay(*, workspace: str = "in_place", project: Path | None = None, agent: str = "") -> Iterator[Server]:
-    """Run ``relaykit serve`` with memory storage, on a free port, with a state directory of its own."""
-    with TemporaryDirectory(prefix="relaykit-benchmark-") as scratch:
-        state = Path(scratch) / "state"
+def relay(
+    *,
+    workspace: str = "in_place",
+    project: Path | None = None,
+    agents: Mapping[str, Sequence[str]] | None = None,
+    state_dir: Path | None = None,
+    node: str = "local",
+) -> Iterator[Server]:
+    """Run ``relaykit serve`` with memory storage, on a free port, with a state directory of its own.
+
+    :param agents: commands by name, besides the echo agent.
+    """
+    with TemporaryDirectory(prefix="relaykit-test-") as scratch:
+        state = state_dir or Path(scratch) / "state"
         environ = {
             **{name: value for name, value in os.environ.items() if not name.startswith("RELAYKIT_")},
             "RELAYKIT_RELAY__STATE_DIR": str(state),
             "RELAYKIT_RELAY__WORKSPACE": workspace,
+            "RELAYKIT_RELAY__NODE": node,
             "RELAYKIT_PLUGINS__GATEWAY__PORT": "0",
         }
-        if agent:
-            environ["RELAYKIT_AGENTS__BENCH__COMMAND"] = agent
-        command = [sys.executable, "-m", "relaykit", "serve", "--log-level", "error"]
-        with _process(command, environ, cwd=project or Path(scratch)) as process:
+        for name, command in (agents or {}).items():
+            environ[f"RELAYKIT_AGENTS__{name.upper()}__COMMAND"] = json.dumps(command)
+        serve = [sys.executable, "-m", "relaykit", "serve", "--log-level", "warning"]
+        with _process(serve, environ, cwd=project or Path(scratch)) as process:
             deadline = time.monotonic() + _START
-            while not _listens(state / "running.json"):
+            while (running := read_running(state)) is None or not running.url or running.pid != process.pid:
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError("the relay did not start")
-                time.sleep(0.05)
-            url = json.loads((state / "running.json").read_text())["url"].replace("http", "ws", 1)
+                time.sleep(0.02)
+            url = running.url.rstrip("/").replace("http", "ws", 1)
             token = (state / "gateway" / "token").read_text().strip()
-            yield Server(process.pid, f"{url.rstrip('/')}/ws", {"Authorization": f"Bearer {token}"})
-
-
-def _listens(file: Path) -> bool:
-    try:
-        return bool(json.loads(file.read_text())["url"])
-    except FileNotFoundError:
-        return False
+            yield Server(process.pid, f"{url}/ws", {"Authorization": f"Bearer {token}"})
 
 
 @contextmanager
 def echo(port: int) -> Iterator[Server]:
     """Run the bare echo."""
-    from raw_websocket import RawWebSocket
+    from support.raw_websocket import RawWebSocket
 
     with _process([sys.executable, "-c", _ECHO, str(port)], dict(os.environ), cwd=Path.cwd()) as process:
         url = f"ws://127.0.0.1:{port}/"

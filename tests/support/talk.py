@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from raw_websocket import RawWebSocket
-from servers import Server
+from support.raw_websocket import RawWebSocket
+from support.servers import Server
 
 
 class Talker:

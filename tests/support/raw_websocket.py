@@ -6,6 +6,7 @@ import base64
 import os
 import socket
 import struct
+from collections import deque
 from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 
@@ -34,6 +35,7 @@ class RawWebSocket:
             *(f"{name}: {value}" for name, value in (headers or {}).items()),
         ]
         self._socket.sendall("\r\n".join([*lines, "", ""]).encode())
+        self._received: deque[bytes] = deque()
         self._buffer = b""
         while b"\r\n\r\n" not in self._buffer:
             self._buffer += self._socket.recv(65536)
@@ -51,12 +53,16 @@ class RawWebSocket:
 
     def receive(self) -> bytes:
         """Return the next message."""
-        for message in self._messages():
-            return message
-        return self.receive_batch()[0]
+        if not self._received:
+            self._received.extend(self.receive_batch())
+        return self._received.popleft()
 
     def receive_batch(self) -> list[bytes]:
         """Return all messages that have arrived, at least one."""
+        if self._received:
+            messages = list(self._received)
+            self._received.clear()
+            return messages
         while not (messages := list(self._messages())):
             data = self._socket.recv(262144)
             if not data:
