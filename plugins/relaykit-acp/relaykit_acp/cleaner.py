@@ -50,9 +50,10 @@ class AcpCleaner:
         for number, grace in ((signal.SIGTERM, self._term_grace), (signal.SIGKILL, _KILL_GRACE)):
             leftover.signal(left, number)
             deadline = anyio.current_time() + grace
-            # No event tells of the end of a process that is not our child.
-            while (left := await to_thread.run_sync(leftover.find)) and anyio.current_time() < deadline:
-                await anyio.sleep(_POLL)
+            while left := await to_thread.run_sync(leftover.find):
+                if anyio.current_time() >= deadline:
+                    break
+                await anyio.sleep(_POLL)  # they are not our children: nothing else tells of their end
             if not left:
                 return CleanerResult(
                     self.name, Outcome.DONE, f"ended what was left, by {number.name}: {found}"
