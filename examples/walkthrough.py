@@ -30,4 +30,5 @@ async def main() -> None:
         print([f"{result.cleaner}: {result.outcome}" for result in report.results])
 
 
-anyio.run(main)
+if __name__ == "__main__":
+    anyio.run(main)

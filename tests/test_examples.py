@@ -17,3 +17,7 @@ def run(name: str) -> str:
 
 def test_walkthrough() -> None:
     assert run("walkthrough.py") == "['close_agent: DONE', 'close_connection: DONE']\n"
+
+
+def test_echo_messages() -> None:
+    assert run("echo_messages.py") == "connection:established\nsession:create auth True\n"
