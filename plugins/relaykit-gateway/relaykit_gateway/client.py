@@ -155,8 +155,10 @@ class RelayClient:
                 self._gone = True
 
     def _disconnected(self) -> Disconnected:
-        code, reason = self._protocol.close_code, self._protocol.close_reason
-        return Disconnected(code or CloseCode.ABNORMAL_CLOSURE, reason or "")
+        goodbye = self._protocol.close_rcvd
+        if goodbye is None:
+            return Disconnected(CloseCode.ABNORMAL_CLOSURE, "")
+        return Disconnected(goodbye.code, goodbye.reason)
 
 
 @asynccontextmanager

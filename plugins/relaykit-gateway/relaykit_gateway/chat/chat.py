@@ -17,6 +17,7 @@ from relaykit_gateway.terminal.screen import Style
 
 FAILED = 1
 
+_LAST_WORDS = 2.0  # seconds in which a session that dies of its last turn will mostly have said so
 _TWICE = 1.0  # seconds within which a second Ctrl-C detaches, whatever goes on
 
 
@@ -36,11 +37,18 @@ class Wanted:
 async def run_chat(address: Address, wanted: Wanted, lines: Lines, transcript: Transcript) -> int:
     """Talk until the input or the session ends, and return the exit code of the command.
 
+    It is 0, but for a last turn that failed, and a session that ended otherwise than by request.
+
     :raises ClientError: the relay cannot be reached.
     """
     async with connect(address) as connection:
         with anyio.open_signal_receiver(signal.SIGINT) as interrupts:
-            return await Chat(connection, lines, transcript).run(wanted, interrupts)
+            try:
+                return await Chat(connection, lines, transcript).run(wanted, interrupts)
+            except ExceptionGroup as group:
+                if group.subgroup(BrokenPipeError) is not None:
+                    raise BrokenPipeError from group  # whoever reads our output has gone: no error of ours
+                raise
 
 
 class Chat:
@@ -56,8 +64,10 @@ class Chat:
         self._transcript = transcript
         self._session_id = ""
         self._attached: Mapping[str, Any] = {}
-        self._live = False
+        self._ready = False
+        self._caught_up = False
         self._turns = 0  # running or waiting
+        self._failed = False  # the last turn did
         self._last_prompt = 0  # the seq of the last prompt of others
         self._questions: dict[str, Mapping[str, Any]] = {}
         self._last_sent = ""
@@ -96,6 +106,10 @@ class Chat:
             await self._speak()
         return self._exit_code
 
+    @property
+    def _live(self) -> bool:
+        return self._ready and self._caught_up
+
     def _leave(self, exit_code: int, *, detached: bool = False) -> None:
         self._transcript.end_line()
         if detached and self._session_id:
@@ -112,20 +126,26 @@ class Chat:
             if question is None:
                 self._transcript.prompt()
             else:
-                self._transcript.question(question)
                 self._lines.discard()
+                self._transcript.question(question)
             line: str | None = None
             with anyio.CancelScope() as self._reading:
                 try:
                     line = await self._lines.next()
                 except anyio.EndOfStream:
-                    self._leave(0, detached=True)
+                    await self._leave_at_end()
                     return
             self._reading = None
             if line is not None:  # else something has changed what it would mean
-                self._transcript.typed()
+                self._transcript.typed(line)
                 self._last_interrupt = None
                 await self._say(line, question)
+
+    async def _leave_at_end(self) -> None:
+        """Leave, because there is nothing more to say."""
+        if self._failed:  # which may be the first that is heard of the session's end
+            await anyio.sleep(_LAST_WORDS)
+        self._leave(FAILED if self._failed else 0, detached=True)
 
     async def _turn_to_speak(self) -> None:
         while not self._live or (self._turns and not self._questions):
@@ -141,7 +161,7 @@ class Chat:
             if option is None:
                 self._transcript.note(f"{line!r} is none of the answers")
             else:
-                del self._questions[question["requestId"]]
+                self._questions.pop(question["requestId"], None)
                 await self._send(
                     "permission:response",
                     sessionId=self._session_id,
@@ -189,14 +209,16 @@ class Chat:
 
     def _on_created(self, message: Mapping[str, Any]) -> None:
         self._session_id = message["sessionId"]
+        self._caught_up = True
         self._transcript.note(f"session {self._session_id}: {message['agent']} as {message['agentId']}")
 
     def _on_ready(self, message: Mapping[str, Any]) -> None:
-        self._live = self._live or not self._attached
+        self._ready = True
         self._transcript.note(f"the agent works in {message['worktreeDir']}")
 
     def _on_attached(self, message: Mapping[str, Any]) -> None:
         self._attached = message
+        self._ready = message["state"] == "ACTIVE"  # the entry that says so may not be kept any more
         self._transcript.note(f"session {message['sessionId']}: {message['agentId']}, {message['state']}")
 
     def _on_gap(self, message: Mapping[str, Any]) -> None:
@@ -205,8 +227,8 @@ class Chat:
 
     def _on_caught_up(self, message: Mapping[str, Any]) -> None:
         if message["seq"] <= self._attached["head"]:
-            self._turns = int(self._attached["turnRunning"])  # the beginning may not be kept any more
-        self._live = True
+            self._turns = int(self._attached["turnRunning"])  # nor its beginning
+        self._caught_up = True
 
     def _on_terminated(self, message: Mapping[str, Any]) -> None:
         self._transcript.terminated(message)
@@ -222,7 +244,7 @@ class Chat:
         self._transcript.update(message["update"])
 
     def _on_response(self, message: Mapping[str, Any]) -> None:
-        self._turn_over()
+        self._turn_over(failed=False)
         self._transcript.turn_end(message["stopReason"])
 
     def _on_request(self, message: Mapping[str, Any]) -> None:
@@ -246,14 +268,15 @@ class Chat:
         if error["code"] == "SPAWN_FAILED":
             return  # `session:terminated` follows, and says the same
         self._transcript.note(f"{error['code']}: {error['message']}", Style.RED)
-        if not self._live:
+        if "seq" in message or (self._live and self._last_sent == "agent:message"):
+            self._turn_over(failed=True)  # or it was not begun
+        elif not self._live:
             if error["code"] == "DUPLICATE_ROLE":
                 self._transcript.note("(relaykit chat SESSION_ID attaches; --role NAME is another role)")
             self._leave(FAILED)
-        elif "seq" in message or self._last_sent == "agent:message":
-            self._turn_over()  # it failed, or was not begun
 
-    def _turn_over(self) -> None:
+    def _turn_over(self, *, failed: bool) -> None:
+        self._failed = failed
         self._turns = max(0, self._turns - 1)
         if not self._turns:
             self._last_interrupt = None

@@ -40,9 +40,12 @@ class Transcript:
             self._screen.write("> ", Style.BOLD)
             self._in_line = True
 
-    def typed(self) -> None:
-        """Know that a line was typed: a terminal has shown it, and its end."""
-        self._in_line = False
+    def typed(self, line: str) -> None:
+        """Know that a line was typed: a terminal has shown it, and its end; else it is written."""
+        if self._prompts:
+            self._in_line = False
+        else:
+            self.note(f"> {line}", Style.BOLD)
 
     def update(self, update: Mapping[str, Any]) -> None:
         """Write what the agent, or another client, says or does; kinds that are not known are left out."""
