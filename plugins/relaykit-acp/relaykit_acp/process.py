@@ -260,9 +260,9 @@ async def start_process(
     """
     try:
         with anyio.CancelScope(shield=True):
-            process = await anyio.open_process(command, cwd=str(cwd), env=environment, start_new_session=True)
+            process = await anyio.open_process(command, cwd=cwd, env=environment, start_new_session=True)
     except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
-        if error.filename == str(cwd):
+        if not await anyio.Path(cwd).is_dir():  # uvloop's errors do not say which of the two it is
             raise WorkingDirectoryMissing(str(cwd), agent=agent) from error
         raise ProgramNotFound(command[0], agent=agent) from error
     except OSError as error:

@@ -305,8 +305,8 @@ async def test_open_turns_and_calls_fail_when_the_agent_dies() -> None:
     async with running() as agent:
         await agent.send(prompt("/sleep 60", "turn"))
         await agent.send(prompt("/crash 3", "waiting"))
+        await agent.send(Frame(Kind.CALL, b'{"prompt":[]}', "call", "session/prompt"))  # it waits its turn
         await agent.send(Frame(Kind.CANCEL, method="session/cancel"))
-        await agent.send(Frame(Kind.CALL, b"{}", "call", "session/set_mode"))
         frames = await _everything(agent)
         ends = {frame.ref: frame for frame in frames if frame.kind in {Kind.TURN_END, Kind.RESULT}}
         assert not ends["turn"].failed
