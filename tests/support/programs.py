@@ -212,10 +212,12 @@ def serving(place: Place) -> Iterator[Program]:
         place, "serve", RELAYKIT_PLUGINS__GATEWAY__PORT="0", RELAYKIT_RELAY__WORKSPACE="in_place"
     ) as program:
         program.expect(r"http://127\.0\.0\.1:\d+/\?token=\S+")
-        yield program
-        if program.process.poll() is None:
-            program.interrupt(signal.SIGTERM)
-            program.exit_code()
+        try:
+            yield program
+        finally:
+            if program.process.poll() is None:
+                program.interrupt(signal.SIGTERM)
+                program.exit_code()
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -149,6 +151,16 @@ def test_a_file_is_a_script_too(place: Place) -> None:
     script.write_text("from a file\n/stop\n")
     with script.open() as file, started(place, "chat", "--role", "file", stdin=file) as chat:
         chat.expect("> from a file\nfrom a file")
+        assert chat.exit_code() == 0
+
+
+def test_without_input_it_begins_and_leaves(place: Place) -> None:
+    with (
+        Path(os.devnull).open() as nothing,
+        started(place, "chat", "--role", "silent", stdin=nothing) as chat,
+    ):
+        begun(chat)
+        chat.expect("the session lives on")
         assert chat.exit_code() == 0
 
 

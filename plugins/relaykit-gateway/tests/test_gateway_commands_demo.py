@@ -128,6 +128,12 @@ def test_colours_are_for_terminals(place: Place) -> None:
     assert "\x1b" not in place.run("demo").stdout
 
 
+def test_an_output_that_lacks_some_characters(place: Place) -> None:
+    done = place.run("demo", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "session ? CREATED ? SPAWNING" in done.stdout
+
+
 def test_the_witness_finds_the_processes_of_a_session() -> None:
     when = datetime(2025, 1, 1, tzinfo=UTC)
     witness = Witness(Narrator(Screen(StringIO(), colours=False), lambda: 0.0))

@@ -16,12 +16,14 @@ class Lines:
 
     No thread waits for input, because one could not be ended: the program would not end before the next line.
 
-    :param descriptor: a terminal, a pipe or a file.
+    :param descriptor: a terminal, a pipe, a socket or a file.
     """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._waits = not stat.S_ISREG(os.fstat(descriptor).st_mode)  # a file never lets anybody wait
+        mode = os.fstat(descriptor).st_mode
+        # Files and /dev/null never let anybody wait, and cannot be waited for.
+        self._waits = os.isatty(descriptor) or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
         self._rest = b""
         self._ended = False
 

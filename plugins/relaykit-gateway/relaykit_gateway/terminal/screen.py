@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from enum import StrEnum
+from io import TextIOWrapper
 from typing import Self, TextIO
 
 _CONTROL = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
@@ -35,7 +36,12 @@ class Screen:
 
     @classmethod
     def on(cls, stream: TextIO, environ: Mapping[str, str] = os.environ) -> Self:
-        """Return a screen that has colours if the stream is a terminal and NO_COLOR is not set."""
+        """Return a screen that has colours if the stream is a terminal and NO_COLOR is not set.
+
+        What the stream's encoding does not have becomes ``?`` from now on.
+        """
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
         return cls(stream, colours=stream.isatty() and not environ.get("NO_COLOR"))
 
     def write(self, text: str, style: Style = Style.PLAIN) -> None:
