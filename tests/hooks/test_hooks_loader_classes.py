@@ -34,5 +34,5 @@ def test_each_set_has_an_instance_of_its_own_of_a_plugin_that_is_a_class(tmp_pat
 
 
 def test_a_class_that_cannot_be_made_is_a_plugin_that_cannot_be_loaded(tmp_path: Path) -> None:
-    with pytest.raises(PluginLoadError, match="'broken'.*no counter"):
+    with pytest.raises(PluginLoadError, match=r"'broken'.*no counter"):
         load(tmp_path, broken=Broken)
