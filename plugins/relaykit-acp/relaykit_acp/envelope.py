@@ -12,7 +12,6 @@ from typing import Any
 
 import msgspec
 
-PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
 METHOD_NOT_FOUND = -32601
 INTERNAL_ERROR = -32603

@@ -9,6 +9,7 @@ import os
 import signal
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import anyio
@@ -170,13 +171,12 @@ class AgentProcess:
             return
         self._closing = True
         with anyio.CancelScope(shield=True):
-            try:
-                await self._end_group()
-                await self._kill_escaped()
-                await self._release()
-            finally:
-                self._closed.set()
-                self._household.live.discard(self)
+            async with AsyncExitStack() as steps:  # the last is the first, and none is left out
+                steps.callback(self._closed.set)
+                steps.callback(self._household.live.discard, self)
+                steps.push_async_callback(self._release)
+                steps.push_async_callback(self._kill_escaped)
+                steps.push_async_callback(self._end_group)
 
     async def _end_group(self) -> None:
         if self._writing is not None:
