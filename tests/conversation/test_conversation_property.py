@@ -126,6 +126,7 @@ class World:
     trimmed: int = 0
     clients: dict[int, Client] = field(default_factory=dict)
     hold: Hold | None = None
+    done: anyio.Event = field(default_factory=anyio.Event)
 
     async def do(self, act: Act) -> None:
         match act:
@@ -156,16 +157,21 @@ class World:
         self.emitted += said
         if act.held:
             self.hold = self.journal.hold_answer("append")
-            self.start(self.conversation.publish, said)
+            self.done = anyio.Event()
+            self.start(self.publish_held, said)
             await self.hold.reached.wait()
         else:
             await self.conversation.publish(said)
+
+    async def publish_held(self, said: list[Frame]) -> None:
+        await self.conversation.publish(said)
+        self.done.set()
 
     async def deliver(self) -> None:
         if self.hold is not None:
             self.hold.released.set()
             self.hold = None
-            await self.conversation.publish([])  # returns once the one before has
+            await self.done.wait()
 
     def attach(self, number: int, after: int) -> None:
         if number in self.clients:

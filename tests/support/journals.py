@@ -17,15 +17,21 @@ Act = Callable[[], Awaitable[None]]
 
 
 class Hold:
-    """Keeps one call where it is, until it is released; also a block, whose end releases it."""
+    """Keeps one call where it is, until it is released; also a block, whose end releases it.
+
+    :param error: raised by the call then.
+    """
 
     def __init__(self) -> None:
+        self.error: Exception | None = None
         self.reached = anyio.Event()
         self.released = anyio.Event()
 
     async def __call__(self) -> None:
         self.reached.set()
         await self.released.wait()
+        if self.error is not None:
+            raise self.error
 
     def __enter__(self) -> Self:
         return self
