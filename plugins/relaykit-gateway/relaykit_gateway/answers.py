@@ -64,7 +64,8 @@ async def read_answer(conversation: Conversation, end: Entry) -> Answer:
                 return Answer("".join(texts), truncated=True)
             texts.append(text)
         position = page[-1].seq
-        await checkpoint()
+        if position < end.seq - 1:
+            await checkpoint()  # a long answer is put together while others have their turn
     return Answer("".join(texts), truncated)
 
 
@@ -80,7 +81,7 @@ async def _beginning(conversation: Conversation, end: Entry) -> tuple[int, bool]
         if not page or page[0].seq > after + 1:
             return (page[0].seq - 1 if page else before), True
         before = after
-        await checkpoint()
+        await checkpoint()  # as below
     return 0, True
 
 

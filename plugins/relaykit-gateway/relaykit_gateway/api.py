@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from relaykit.errors import SessionNotFound
+from relaykit.errors import SessionNotFound, TransitionError
 from relaykit.relay import Relay
 from relaykit.session import SessionFilter, SessionState
 from relaykit_gateway.views import view_session
@@ -60,7 +60,7 @@ class Api:
             await self._relay.stop(
                 session_id, request.query_params.get("reason") or "stopped over HTTP", actor="api"
             )
-        except SessionNotFound as error:
+        except (SessionNotFound, TransitionError) as error:  # the latter: its end is being written down
             raise HTTPException(404, str(error)) from error
         return JSONResponse({"id": session_id, "state": SessionState.TERMINATING}, status_code=202)
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
-from starlette._utils import get_route_path
+from starlette._utils import get_route_path  # the router's own: guard and router see one path
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.responses import RedirectResponse, Response
@@ -127,7 +127,7 @@ class Guard:
             request.query_params["token"],
             max_age=_COOKIE_SECONDS,
             path=home,
-            secure=self._secure or request.scope["scheme"] == "https",
+            secure=self._secure or request.scope.get("scheme") == "https",
             httponly=True,
             samesite="lax",
         )
@@ -147,7 +147,7 @@ class Guard:
         names = {_bracketed(host), _bracketed(self._host)}
         if is_loopback(host):
             names.update(_LOOPBACK_NAMES)
-        scheme = "https" if scope["scheme"] in {"https", "wss"} else "http"
+        scheme = "https" if scope.get("scheme") in {"https", "wss"} else "http"
         hosts = {full for name in names for full in _names(f"{name}:{port}", scheme)}
         return self._hosts | hosts, self._origins | {f"{scheme}://{full}" for full in hosts}
 

@@ -8,10 +8,10 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
+from typing import Any
 
 import anyio
 import uvicorn
-from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.protocol import State
 
@@ -84,7 +84,7 @@ async def serve_gateway(relay: Relay, *, settings: GatewaySettings | None = None
 class _WebSocketProtocol(WebSocketsSansIOProtocol):
     """uvicorn's own, with a short way for what is sent most, and a short end for who does not listen."""
 
-    async def send(self, message: ASGISendEvent) -> None:
+    async def send(self, message: Any) -> None:
         """Send; a text that can go out at once is framed here, which takes a quarter of the time.
 
         A server's frame is a header of two to ten bytes before the text (RFC 6455, section 5.2).

@@ -53,18 +53,16 @@ def case(code: Code) -> Callable[[Case], Case]:
     return register
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(scope="module", params=BACKENDS)
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
-@pytest.fixture
-async def relay(tmp_path: Path, anyio_backend: Any) -> AsyncIterator[Relay]:
+@pytest.fixture(scope="module")
+async def relay(tmp_path_factory: pytest.TempPathFactory, anyio_backend: Any) -> AsyncIterator[Relay]:
+    """One for all that is refused before it could change anything."""
     assert anyio_backend
-    settings = gateway_settings(
-        tmp_path, relay="max_queued_prompts = 0", gateway="max_message_bytes = 100000"
-    )
-    async with open_gateway_relay(settings, extra={"probe": Probe()}) as relay:
+    async with open_gateway_relay(gateway_settings(tmp_path_factory.mktemp("relay"))) as relay:
         yield relay
 
 
