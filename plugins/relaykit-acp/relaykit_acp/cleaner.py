@@ -53,6 +53,8 @@ class AcpCleaner:
             while left := await to_thread.run_sync(leftover.find):
                 if anyio.current_time() >= deadline:
                     break
+                if number is signal.SIGKILL:  # again, for who was forked, or was within exec, at the first
+                    leftover.signal(left, number)
                 await anyio.sleep(_POLL)  # they are not our children: nothing else tells of their end
             if not left:
                 return CleanerResult(

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import anyio
 import anyio.from_thread
@@ -92,11 +93,12 @@ async def test_who_asks_during_a_look_waits_for_the_next(monkeypatch: pytest.Mon
     assert second == [[2]]
 
 
-def test_a_process_is_known_from_its_very_start() -> None:
+def test_a_process_is_known_from_its_very_start(monkeypatch: pytest.MonkeyPatch) -> None:
     # For a moment within exec it has no environment: a look at that moment must not miss it.
     for _ in range(40):
         wanted = marker(new_session().id)
-        with _marked_process(wanted) as pid:
+        with _marked_process(wanted) as pid, monkeypatch.context() as patch:
+            patch.setattr(processes, "_pids", partial(iter, [pid]))  # at once, not after all others
             assert processes.marked(wanted) == [pid]
 
 
