@@ -84,12 +84,26 @@ def test_an_interrupt_cancels_the_turn_and_two_detach(place: Place) -> None:
         chat.interrupt()
         chat.expect("cancelling; Ctrl-C again detaches")
         chat.expect(r"woken\n\(cancelled\)")
+        chat.type("hello\n")
+        chat.expect("> hello\nhello\n")
         chat.interrupt()
         chat.expect("Ctrl-C again detaches, /stop ends the session")
         chat.interrupt()
         chat.expect(f"the session lives on: relaykit chat {session_id}")
         assert chat.exit_code() == 0
     assert place.run("chat", session_id, typed="/stop\n").returncode == 0
+
+
+def test_a_second_interrupt_detaches_once_the_turn_is_cancelled(place: Place) -> None:
+    with started(place, "chat", "--role", "cancelled") as chat:
+        begun(chat)
+        chat.type("/sleep 60\n")
+        chat.expect("> /sleep 60")
+        chat.interrupt()
+        chat.expect(r"woken\n\(cancelled\)")
+        chat.interrupt()
+        chat.expect("the session lives on")
+        assert chat.exit_code() == 0
 
 
 def test_a_second_interrupt_at_once_detaches_from_a_turn_that_does_not_end(place: Place) -> None:

@@ -71,7 +71,7 @@ class Chat:
         self._last_prompt = 0  # the seq of the last prompt of others
         self._questions: dict[str, Mapping[str, Any]] = {}
         self._last_sent = ""
-        self._last_interrupt: float | None = None
+        self._last_interrupt: float | None = None  # since the last line
         self._changed = anyio.Event()
         self._reading: anyio.CancelScope | None = None
         self._tasks = anyio.create_task_group()
@@ -278,8 +278,6 @@ class Chat:
     def _turn_over(self, *, failed: bool) -> None:
         self._failed = failed
         self._turns = max(0, self._turns - 1)
-        if not self._turns:
-            self._last_interrupt = None
 
     def _stop_reading(self) -> None:
         if self._reading is not None:

@@ -81,7 +81,8 @@ class Transcript:
         title = tool_call.get("title") if isinstance(tool_call, Mapping) else None
         self.note(f"? {shortened(str(title or 'the agent asks for a permission'), _LINE)}", Style.YELLOW)
         for number, option in enumerate(_objects(request["options"]), start=1):
-            self.note(f"  {number}  {option.get('name')} ({option.get('optionId')})", Style.YELLOW)
+            name = shortened(f"{option.get('name')} ({option.get('optionId')})", _LINE)
+            self.note(f"  {number}  {name}", Style.YELLOW)
 
     def terminated(self, message: Mapping[str, Any]) -> None:
         """Write how the session ended, and what is left of it on purpose."""
