@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from relaykit.conversation.frame import Frame
@@ -55,9 +55,11 @@ class Questions:
         """Close a question and return it, or None if it is not open."""
         return self._open.pop(ref, None)
 
-    def take_oldest(self) -> Question | None:
-        """Close the question that waits longest and return it, or None if there is none."""
-        return self._open.pop(next(iter(self._open))) if self._open else None
+    def take_all(self) -> Sequence[Question]:
+        """Close every question and return them, in the order in which they were asked."""
+        questions = list(self._open.values())
+        self._open.clear()
+        return questions
 
     def put_back(self, question: Question) -> None:
         """Open a question again whose answer could not be recorded."""

@@ -108,13 +108,19 @@ class LiveSession:
             request = PromptRequest(session=session, client_id=client_id, body=body)
             await self._dispatcher.check_prompt(request)
             await self._active_session()  # it may have ended while the policies thought
-        prompt = _Prompt(turn, body, client_id)
-        if self._turn is None and self._agent is not None:
-            await self._start_turn(prompt)
-        elif len(self._waiting) < self._max_queued_prompts:
-            self._waiting.append(prompt)
-        else:
+        idle = self._turn is None and self._agent is not None
+        if not idle and len(self._waiting) >= self._max_queued_prompts:
             raise TurnQueueFull(self.id, self._max_queued_prompts)
+        prompt = _Prompt(turn, body, client_id)
+        self._waiting.append(prompt)
+        try:
+            await self._start_next()
+        except BaseException:
+            if prompt in self._waiting:  # it never began, and its client hears so
+                self._waiting.remove(prompt)
+            if self._waiting:  # those behind it have been promised their turn
+                self.news.tell(self._start_next)
+            raise
 
     async def cancel(self) -> None:
         """Have the agent end the running turn; its open questions are answered ``cancelled``, as ACP demands.
@@ -126,19 +132,21 @@ class LiveSession:
         if turn is None or turn.cancelled or agent is None:
             return
         turn.cancelled = True
+        open_questions = self.questions.take_all()
+        decisions = [agent.decline(question.request, cancelled=True) for question in open_questions]
+        # The cancel goes first: an agent that hears the answers before it might end the turn as if all were well.
+        frames = [Frame(Kind.CANCEL, method="session/cancel"), *decisions]
         try:
-            await self._cancel(agent)
+            await self.conversation.publish(frames)
         except BaseException:
             turn.cancelled = False  # it can be asked for again
+            for question in open_questions:
+                self.questions.put_back(question)
             raise
-
-    async def _cancel(self, agent: Agent) -> None:
-        while (question := self.questions.take_oldest()) is not None:
-            decision = agent.decline(question.request, cancelled=True)
-            await self._decide(question, decision, by="relay", outcome="cancelled")
-        frame = Frame(Kind.CANCEL, method="session/cancel")
-        await self.conversation.publish([frame])
-        self._send(frame)
+        for frame in frames:
+            self._send(frame)
+        for question, decision in zip(open_questions, decisions, strict=True):
+            await self._tell_answered(question, decision, by="relay", outcome="cancelled")
 
     async def answer(self, ref: str, body: bytes, *, client_id: str) -> None:
         """Answer an open question; the first answer wins.
@@ -176,8 +184,10 @@ class LiveSession:
     async def finish(self, reason: str) -> None:
         """Close in the transcript what is still open: questions are cancelled, the turn is interrupted."""
         frames: list[Frame] = []
-        while self._agent is not None and (question := self.questions.take_oldest()) is not None:
-            frames.append(self._agent.decline(question.request, cancelled=True))
+        if self._agent is not None:
+            frames += [
+                self._agent.decline(each.request, cancelled=True) for each in self.questions.take_all()
+            ]
         if self._turn is not None:
             error = _error(-32603, f"interrupted: {reason}")
             frames.append(Frame(Kind.TURN_END, error, self._turn.ref, "session/prompt", failed=True))
@@ -247,7 +257,6 @@ class LiveSession:
             await self.conversation.publish([frame])
         except BaseException:
             self._turn = None
-            self.news.tell(self._start_next)
             raise
         await self._manager.increment_message_count(self.id)
         self._send(frame)
@@ -266,8 +275,15 @@ class LiveSession:
         await self._start_next()
 
     async def _start_next(self) -> None:
-        if self._turn is None and self._waiting:
-            await self._start_turn(self._waiting.popleft())
+        """Begin the turn of the prompt that waits longest; if that fails it goes on waiting."""
+        if self._turn is not None or self._agent is None or not self._waiting:
+            return
+        prompt = self._waiting.popleft()
+        try:
+            await self._start_turn(prompt)
+        except BaseException:
+            self._waiting.appendleft(prompt)
+            raise
 
     async def _tell_turn_ended(self, turn: _Turn, outcome: str) -> None:
         if self._dispatcher.listens_to("relaykit_on_turn_ended"):
@@ -315,6 +331,9 @@ class LiveSession:
             self.questions.put_back(question)  # it is unanswered still
             raise
         self._send(decision)
+        await self._tell_answered(question, decision, by=by, outcome=outcome)
+
+    async def _tell_answered(self, question: Question, decision: Frame, *, by: str, outcome: str) -> None:
         if self._dispatcher.listens_to("relaykit_on_question_answered"):
             answered = QuestionAnswered(
                 session=await self._session(),
