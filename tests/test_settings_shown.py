@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relaykit.settings import RelaySettings, SettingRow, Settings, describe
-from relaykit.settings_kinds import to_toml
+from relaykit.settings.kinds import to_toml
 from support.plugin_sites import settings_from
 from support.settings_tables import Colour, Everything, Guarded, everything, wrong
 

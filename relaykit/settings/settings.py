@@ -1,0 +1,257 @@
+"""Settings: relaykit.toml and RELAYKIT_SECTION__KEY, as frozen dataclasses. Each plugin declares its own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import TypeVar, get_type_hints
+
+from relaykit.errors import SettingsError, did_you_mean
+from relaykit.settings.declaration import setting
+from relaykit.settings.kinds import kind_of, to_toml
+from relaykit.settings.sources import Sources, fold, is_secret, read_sources, user_directory
+
+T = TypeVar("T")
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+
+MASK = "***"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelaySettings:
+    """``[relay]``."""
+
+    storage: str = setting("memory", help="where sessions and transcripts are kept, by name")
+    workspace: str = setting("worktree", help="where agents work: `worktree`, `directory` or `in_place`")
+    cleaners: tuple[str, ...] = setting(
+        (), help="cleaners to run besides those of the launchers and the workspace"
+    )
+    disabled: tuple[str, ...] = setting((), help="plugins that are not to be loaded")
+    node: str = setting("local", help="this relay's name among several")
+    state_dir: Path | None = setting(
+        None, help="where relaykit keeps its state; by default the user's state directory"
+    )
+    default_agent: str = setting(
+        "", help="the agent of a session that names none; by default the only one, or echo"
+    )
+    default_project: str = setting(
+        "", help="the project of a session that names none; by default the only one"
+    )
+    hook_timeout: float = setting(5.0, help="seconds that one implementation of a hook may take")
+    cleaner_timeout: float = setting(30.0, help="seconds that one cleaner may take")
+    max_queued_prompts: int = setting(16, help="prompts of a session that may wait for its running turn")
+    tail_bytes: int = setting(8 * 1024 * 1024, help="bytes of each conversation that are kept in memory")
+
+    def __post_init__(self) -> None:
+        _check_name(self.node, "node")
+        for name in ("hook_timeout", "cleaner_timeout", "tail_bytes"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be more than 0")
+        if self.max_queued_prompts < 0:
+            raise ValueError("max_queued_prompts must be 0 or more")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectSettings:
+    """``[projects.NAME]``."""
+
+    path: Path = setting(help="the project's directory; usually a git checkout")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSettings:
+    """``[agents.NAME]``."""
+
+    command: tuple[str, ...] = setting(help="program and arguments")
+    env: tuple[str, ...] = setting((), help="names of environment variables to pass on")
+    launcher: str = setting("acp", help="what starts it")
+    login: str | None = setting(None, help="the command that logs it in, for messages")
+
+    def __post_init__(self) -> None:
+        if not self.command or not self.command[0]:
+            raise ValueError("command names no program")
+        if wrong := [name for name in self.env if _VARIABLE.fullmatch(name) is None]:
+            # Somebody who writes NAME=value here has written a secret: only the name is repeated.
+            raise ValueError(
+                f"env lists names of variables, without values: {wrong[0].partition('=')[0]!r} is not one"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that was configured.
+
+    :param state_dir: absolute; ``[relay] state_dir``, or relaykit's part of the user's state directory.
+    :param sources: what was said, for plugins' own tables and for `describe`.
+    """
+
+    relay: RelaySettings
+    projects: Mapping[str, ProjectSettings]
+    agents: Mapping[str, AgentSettings]
+    state_dir: Path
+    sources: Sources = field(default_factory=Sources, repr=False)
+
+    def plugin(self, name: str, cls: type[T]) -> T:
+        """Return ``[plugins.NAME]`` as an instance of the plugin's own frozen dataclass.
+
+        :raises SettingsError: a key is unknown, missing or of the wrong kind, or ``__post_init__`` raised
+            ValueError.
+        :raises TypeError: the dataclass has a field of a type that settings cannot hold.
+        """
+        return self.sources.read(cls, ("plugins", name))
+
+    def with_plugin(self, name: str, values: Mapping[str, object], *, origin: str) -> Settings:
+        """Return settings in which these values of ``[plugins.NAME]`` go before the file and the environment.
+
+        :param values: by key, as TOML would have them.
+        :param origin: who says so, for errors and `describe`: ``the command line``.
+        """
+        return replace(self, sources=self.sources.overriding(("plugins", name), values, origin))
+
+    def names_plugin(self, name: str) -> bool:
+        """Tell whether there is a ``[plugins.NAME]`` table, or a variable that sets a key of it."""
+        return self.sources.names_table(("plugins", name))
+
+    def check_plugins(self, installed: Iterable[str]) -> None:
+        """Check that every plugin that the settings name is installed.
+
+        :raises SettingsError: one is not; it lists those that are.
+        """
+        known = tuple(sorted(installed))
+        folded = {fold(name) for name in known}
+        listed = ", ".join(known) or "none"
+        for name in self.sources.names("plugins"):
+            if name not in known and (fold(name) not in folded or self.sources.in_file(("plugins", name))):
+                raise SettingsError(
+                    f"the plugin {name!r} is not installed{did_you_mean(name, known)}; installed: {listed}",
+                    key=f"plugins.{name}",
+                    origin=self.sources.origin_of_table(("plugins", name)),
+                )
+        for name in self.relay.disabled:
+            if name not in known:
+                given = self.sources.find(("relay",), "disabled")
+                raise SettingsError(
+                    f"the plugin {name!r} is not installed{did_you_mean(name, known)}; installed: {listed}",
+                    key="relay.disabled",
+                    origin=given.origin if given else "",
+                )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingRow:
+    """One key, for people. Values are written as in TOML; a secret's is ``***``, and what is unset is empty.
+
+    :param origin: the file or the environment variable that says it, or ``default``.
+    :param owner: ``relaykit``, or the plugin whose key it is.
+    """
+
+    key: str
+    type: str
+    value: str
+    default: str
+    origin: str
+    owner: str
+    help: str
+
+
+def load_settings(config: Path | None = None, *, environ: Mapping[str, str], cwd: Path) -> Settings:
+    """Read the settings: the defaults, then the file, then the environment.
+
+    The file is `config`, else ``RELAYKIT_CONFIG``, else the first of ``relaykit.toml`` in `cwd` and in the
+    user's configuration directory that is there. None at all is fine. Tables of plugins are checked once the
+    plugins are known, by `Settings.plugin` and `Settings.check_plugins`.
+
+    :param cwd: absolute; relative paths in the environment begin here, those of the file in its directory.
+    :raises SettingsError: it names the key, and the file or the variable.
+    """
+    sources = read_sources(config, environ=environ, cwd=cwd)
+    sources.check_sections()
+    relay = sources.read(RelaySettings, ("relay",))
+    state_dir = relay.state_dir or user_directory(
+        "XDG_STATE_HOME", ".local/state", environ=environ, home=sources.home
+    )
+    projects = _read_all(sources, "projects", ProjectSettings)
+    return Settings(
+        relay=relay,
+        projects=projects or MappingProxyType({"default": ProjectSettings(path=cwd)}),
+        agents=_read_all(sources, "agents", AgentSettings),
+        state_dir=state_dir,
+        sources=sources,
+    )
+
+
+def describe(settings: Settings, plugins: Mapping[str, type]) -> Sequence[SettingRow]:
+    """Return a row for every key: core's, and those of each plugin's dataclass.
+
+    Where no agent is configured, ``agents.NAME`` shows what could be.
+
+    :param plugins: the settings dataclass of each plugin that has one.
+    :raises SettingsError: a plugin's table is wrong.
+    """
+    relay = replace(settings.relay, state_dir=settings.state_dir)  # the effective one
+    rows = _describe(settings, ("relay",), RelaySettings, relay, "relaykit")
+    for name, project in settings.projects.items():
+        rows += _describe(settings, ("projects", name), ProjectSettings, project, "relaykit")
+    for name, agent in settings.agents.items():
+        rows += _describe(settings, ("agents", name), AgentSettings, agent, "relaykit")
+    if not settings.agents:
+        rows += _describe(settings, ("agents", "NAME"), AgentSettings, None, "relaykit")
+    for name, cls in sorted(plugins.items()):
+        rows += _describe(settings, ("plugins", name), cls, settings.plugin(name, cls), name)
+    return rows
+
+
+def _describe(
+    settings: Settings, path: tuple[str, ...], cls: type, instance: object | None, owner: str
+) -> list[SettingRow]:
+    hints = get_type_hints(cls)
+    rows = []
+    for declaration in fields(cls):
+        default = declaration.default
+        if declaration.default_factory is not MISSING:
+            default = declaration.default_factory()
+        default = None if default is MISSING else default
+        given = settings.sources.find(path, declaration.name)
+        value = default if instance is None else getattr(instance, declaration.name)
+        secret = is_secret(declaration)
+        rows.append(
+            SettingRow(
+                key=".".join((*path, declaration.name)),
+                type=kind_of(hints[declaration.name]).label,
+                value=_shown(value, secret=secret),
+                default=_shown(default, secret=secret),
+                origin=given.origin if given else "default",
+                owner=owner,
+                help=declaration.metadata.get("help", ""),
+            )
+        )
+    return rows
+
+
+def _shown(value: object, *, secret: bool) -> str:
+    return MASK if secret and value is not None and value != "" else to_toml(value)
+
+
+def _read_all(sources: Sources, section: str, cls: type[T]) -> Mapping[str, T]:
+    tables: dict[str, T] = {}
+    for name in sources.names(section):
+        try:
+            _check_name(name, "the name")
+        except ValueError as error:
+            origin = sources.origin_of_table((section, name))
+            raise SettingsError(str(error), key=f"{section}.{name}", origin=origin) from None
+        tables[name] = sources.read(cls, (section, name))
+    return MappingProxyType(tables)
+
+
+def _check_name(name: str, what: str) -> None:
+    if _NAME.fullmatch(name) is None:
+        raise ValueError(
+            f"{what} {name!r} is not valid: use 1 to 64 of a-z, A-Z, 0-9, '_' and '-', "
+            "beginning with a letter or a digit"
+        )
