@@ -271,6 +271,8 @@ async def cancel_publish_at(at: int, publish: Publish, *, crowded: bool) -> tupl
                 tasks.start_soon(partial(conversation.publish, frames(2, 2)))
                 await anyio.lowlevel.checkpoint()
             reached, cancelled = await publish(conversation, at)
+        if publish is publish_in_a_scope:  # what is recorded is delivered then and there
+            await check_agreement(conversation, journal)
         await conversation.publish(frames(20, 20))
         entries = await check_agreement(conversation, journal)
     said = [entry.frame for entry in entries]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -160,7 +160,8 @@ async def test_closing_is_idempotent_and_takes_nothing_new(tmp_path: Path) -> No
             async with anyio.create_task_group() as tasks:
                 for _ in range(3):
                     tasks.start_soon(relay.aclose)
-                await anyio.lowlevel.checkpoint()
+                while not relay.closing:
+                    await anyio.lowlevel.checkpoint()
                 with pytest.raises(ManagerClosed):
                     await relay.create("late")
             assert await relay.list(SessionFilter()) == []
@@ -192,22 +193,22 @@ async def test_clients_hear_of_the_end(tmp_path: Path) -> None:
 
 async def test_what_is_created_while_it_closes_ends_too(tmp_path: Path) -> None:
     world = World(tmp_path)
-    refused: list[ManagerClosed] = []
+    first = anyio.Event()
+    refused: list[int] = []
 
-    async def create(relay: Relay, number: int) -> None:
-        for _ in range(number):
-            await anyio.lowlevel.checkpoint()
-        try:
-            await relay.create(f"role-{number}")
-        except ManagerClosed as error:
-            refused.append(error)
+    async def create_and_create(relay: Relay, creator: int) -> None:
+        with suppress(ManagerClosed):
+            for number in range(100):
+                await relay.create(f"role-{creator}-{number}")
+                first.set()
+        refused.append(creator)
 
     with anyio.fail_after(PATIENCE):
         async with anyio.create_task_group() as tasks, world.relay() as relay:
-            for number in range(20):
-                tasks.start_soon(create, relay, number)
-            await anyio.lowlevel.checkpoint()
-    assert refused
+            for creator in range(5):
+                tasks.start_soon(create_and_create, relay, creator)
+            await first.wait()
+    assert sorted(refused) == list(range(5))
     await _check_all_ended(world)
 
 
