@@ -6,13 +6,14 @@ import os
 import re
 import signal
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
-from anyio.abc import ByteReceiveStream, Process
+from anyio.abc import Process
 
 from relaykit.errors import WorkspaceError
 
@@ -57,8 +58,12 @@ _REPOSITORY_VARIABLES = frozenset(
     }
 )
 
-_LOCKED = re.compile(
-    r"unable to create '.*\.lock': file exists|could not lock config file .*: file exists", re.IGNORECASE
+_CONTENTION = re.compile(
+    r"unable to create '.*\.lock': file exists"
+    r"|could not lock config file .*: file exists"
+    # Whoever reads the list of worktrees may meet one that another git is just adding or removing.
+    r"|failed to read worktrees/.*/commondir",
+    re.IGNORECASE,
 )
 
 
@@ -80,8 +85,8 @@ class GitError(WorkspaceError):
 
     @property
     def is_contention(self) -> bool:
-        """Another git held a lock: the same command may succeed in a moment."""
-        return _LOCKED.search(self.stderr) is not None
+        """Another git was at work in the same place: the same command may succeed in a moment."""
+        return _CONTENTION.search(self.stderr) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,25 +101,33 @@ class Git:
     async def run(self, directory: str | Path, /, *arguments: str) -> str:
         """Run git in `directory` and return its standard output, bytes that are no text as surrogates.
 
-        Cancelled or overrun, git's process group is ended and reaped before this returns.
+        Where another git is in the way it is tried again. Cancelled or overrun, git's process group is
+        ended and reaped before this returns.
 
         :raises GitError: git is missing, failed, or took too long.
         """
+        return await self._until_deadline(directory, arguments, shield=False)
+
+    async def change(self, directory: str | Path, /, *arguments: str) -> str:
+        """Run a quick command that changes the repository: as `run`, but it happens or it does not.
+
+        Only the waiting for another git can be cancelled.
+        """
+        return await self._until_deadline(directory, arguments, shield=True)
+
+    async def attempt(self, directory: str | Path, /, *arguments: str) -> str:
+        """Run git once, without a deadline.
+
+        :raises GitError: git is missing, or failed.
+        """
         try:
-            with anyio.fail_after(self.timeout):
-                exit_code, output, errors = await _communicate(
-                    ("git", "-C", str(directory), *_OPTIONS, *arguments)
-                )
+            exit_code, output, errors = await _communicate(
+                ("git", "-C", str(directory), *_OPTIONS, *arguments)
+            )
         except FileNotFoundError as error:
             raise GitError(
                 "the program 'git' was not found: install git 2.36 or newer, "
                 'or set `workspace = "directory"` in [relay]',
-                arguments=arguments,
-            ) from error
-        except TimeoutError as error:
-            raise GitError(
-                f"`git {' '.join(arguments)}` in {str(directory)!r} did not end within {self.timeout:g} s: "
-                "raise `git_timeout` in [plugins.worktree] if the repository is that large",
                 arguments=arguments,
             ) from error
         if exit_code == 0:
@@ -127,22 +140,26 @@ class Git:
             stderr=stderr,
         )
 
-    async def change(self, directory: str | Path, /, *arguments: str) -> str:
-        """Run a quick command that changes the repository: it happens or it does not, cancelled or not.
-
-        Where another git holds a lock it is tried again; only that waiting can be cancelled.
-
-        :raises GitError: as `run`; or the lock was still held at the deadline.
-        """
+    async def _until_deadline(
+        self, directory: str | Path, arguments: tuple[str, ...], *, shield: bool
+    ) -> str:
         deadline = anyio.current_time() + self.timeout
         pause = 0.02
+        failure = GitError(
+            f"`git {' '.join(arguments)}` in {str(directory)!r} did not end within {self.timeout:g} s: "
+            "raise `git_timeout` in [plugins.worktree] if the repository is that large",
+            arguments=arguments,
+        )
         while True:
-            try:
-                with anyio.CancelScope(shield=True):
-                    return await self.run(directory, *arguments)
-            except GitError as error:
-                if not error.is_contention or anyio.current_time() + pause > deadline:
-                    raise
+            with anyio.CancelScope(deadline=deadline, shield=shield):
+                try:
+                    return await self.attempt(directory, *arguments)
+                except GitError as error:
+                    if not error.is_contention:
+                        raise
+                    failure = error
+            if anyio.current_time() + pause > deadline:
+                raise failure
             await anyio.sleep(pause)
             pause = min(pause * 2, 0.5)
 
@@ -157,35 +174,27 @@ def _environment() -> Mapping[str, str]:
 
 
 async def _communicate(command: tuple[str, ...]) -> tuple[int, bytes, bytes]:
-    with anyio.CancelScope(shield=True):
-        process = await anyio.open_process(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=_environment(),
-            start_new_session=True,
-        )
-    output, errors = bytearray(), bytearray()
-    ended = False
-    try:
-        async with anyio.create_task_group() as readers:
-            readers.start_soon(_read, process.stdout, output)
-            readers.start_soon(_read, process.stderr, errors)
-        exit_code = await process.wait()
-        ended = True
-    finally:
+    # Files and not pipes: a pipe reaches its end only when all have closed it that ever inherited it, and
+    # asyncio takes a process for running until then.
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         with anyio.CancelScope(shield=True):
-            if not ended:
+            process = await anyio.open_process(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=errors,
+                env=_environment(),
+                start_new_session=True,
+            )
+        try:
+            exit_code = await process.wait()
+        except BaseException:
+            with anyio.CancelScope(shield=True):
                 await _end(process)
-            await process.aclose()
-    return exit_code, bytes(output), bytes(errors)
-
-
-async def _read(stream: ByteReceiveStream | None, into: bytearray) -> None:
-    if stream is not None:
-        async for chunk in stream:
-            into.extend(chunk)
+            raise
+        output.seek(0)
+        errors.seek(0)
+        return exit_code, output.read(), errors.read()
 
 
 async def _end(process: Process) -> None:
@@ -194,6 +203,7 @@ async def _end(process: Process) -> None:
     with anyio.move_on_after(_GRACE):
         await process.wait()
     _signal_group(process, signal.SIGKILL)
+    await process.wait()
 
 
 def _signal_group(process: Process, number: signal.Signals) -> None:

@@ -38,11 +38,11 @@ class Watched(Git):
     began: anyio.Event = field(default_factory=anyio.Event)
     commands: list[tuple[str, ...]] = field(default_factory=list)
 
-    async def run(self, directory: str | Path, /, *arguments: str) -> str:
+    async def attempt(self, directory: str | Path, /, *arguments: str) -> str:
         self.commands.append(arguments)
         if len(self.commands) == self.nth:
             self.began.set()
-        return await super().run(directory, *arguments)
+        return await super().attempt(directory, *arguments)
 
 
 async def _prepare_cancelled(bench: Bench, nth: int, steps: int) -> bool:
@@ -138,11 +138,11 @@ async def test_every_command_that_fails_leaves_nothing(bench: Bench) -> None:
     before = everything(bench.repository)
 
     class Failing(Watched):
-        async def run(self, directory: str | Path, /, *arguments: str) -> str:
+        async def attempt(self, directory: str | Path, /, *arguments: str) -> str:
             if len(self.commands) == self.nth - 1:
                 self.commands.append(arguments)
                 raise GitError("it failed")
-            return await super().run(directory, *arguments)
+            return await super().attempt(directory, *arguments)
 
     nth = 1
     while True:
@@ -159,10 +159,10 @@ async def test_every_command_that_fails_leaves_nothing(bench: Bench) -> None:
 
 async def test_a_lost_race_for_the_branch_leaves_the_winners(bench: Bench) -> None:
     class Racing(Git):
-        async def run(self, directory: str | Path, /, *arguments: str) -> str:
+        async def attempt(self, directory: str | Path, /, *arguments: str) -> str:
             if arguments[0] == "update-ref":
                 git(bench.repository, "branch", "relaykit/auth")
-            return await super().run(directory, *arguments)
+            return await super().attempt(directory, *arguments)
 
     bench.git = Racing(20)
     with pytest.raises(GitError, match="reference already exists"):

@@ -310,11 +310,11 @@ async def test_any_git_command_that_fails_keeps_everything(bench: Bench) -> None
     commands: list[str] = []
 
     class Failing(Git):
-        async def run(self, directory: str | Path, /, *arguments: str) -> str:
+        async def attempt(self, directory: str | Path, /, *arguments: str) -> str:
             if len(commands) == nth:
                 raise GitError("it failed")
             commands.append(" ".join(arguments))
-            return await super().run(directory, *arguments)
+            return await super().attempt(directory, *arguments)
 
     nth = 0
     while path.exists():
@@ -333,10 +333,10 @@ async def test_a_commit_made_while_it_is_cleaned_is_not_lost(bench: Bench) -> No
     late = git(bench.repository, "commit-tree", "-p", "HEAD", "-m", "late", "HEAD^{tree}").strip()
 
     class Late(Git):
-        async def run(self, directory: str | Path, /, *arguments: str) -> str:
+        async def attempt(self, directory: str | Path, /, *arguments: str) -> str:
             if arguments[:1] == ("update-ref",):
                 git(bench.repository, "update-ref", "refs/heads/relaykit/auth", late)
-            return await super().run(directory, *arguments)
+            return await super().attempt(directory, *arguments)
 
     bench.git = Late(20)
     result = await bench.clean(make_session())
@@ -350,9 +350,9 @@ async def test_nothing_is_forced(bench: Bench) -> None:
     commands: list[tuple[str, ...]] = []
 
     class Watched(Git):
-        async def run(self, directory: str | Path, /, *arguments: str) -> str:
+        async def attempt(self, directory: str | Path, /, *arguments: str) -> str:
             commands.append(arguments)
-            return await super().run(directory, *arguments)
+            return await super().attempt(directory, *arguments)
 
     bench.git = Watched(20)
     await bench.prepare(make_session())
@@ -366,10 +366,10 @@ async def test_a_removal_runs_to_its_end_though_it_is_cancelled(bench: Bench) ->
     scope = anyio.CancelScope()
 
     class Cancelling(Git):
-        async def run(self, directory: str | Path, /, *arguments: str) -> str:
+        async def attempt(self, directory: str | Path, /, *arguments: str) -> str:
             if arguments[:2] == ("worktree", "remove"):
                 scope.cancel()
-            return await super().run(directory, *arguments)
+            return await super().attempt(directory, *arguments)
 
     bench.git = Cancelling(20)
     with scope:

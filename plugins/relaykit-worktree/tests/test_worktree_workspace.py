@@ -307,9 +307,9 @@ async def test_gits_lock_is_waited_for(bench: Bench) -> None:
     refused = anyio.Event()
 
     class Watched(Git):
-        async def run(self, directory: str | Path, /, *arguments: str) -> str:
+        async def attempt(self, directory: str | Path, /, *arguments: str) -> str:
             try:
-                return await super().run(directory, *arguments)
+                return await super().attempt(directory, *arguments)
             except GitError as error:
                 if error.is_contention:
                     refused.set()
