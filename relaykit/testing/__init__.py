@@ -1,7 +1,7 @@
 """Fakes, and helpers for proofs, for the authors of plugins. Nothing in here imports pytest.
 
-The contract suite that a store must pass is `relaykit.testing.store_contract`; that module alone does
-import pytest, so it is not imported from here.
+The contract suites that stores and journals must pass are `relaykit.testing.store_contract` and
+`relaykit.testing.journal_contract`; these modules do import pytest, so they are not imported from here.
 """
 
 from relaykit.testing.fakes import FakeClock, FakeConnection, FakeIds, RecordingCleaner, RecordingHooks
