@@ -12,7 +12,7 @@ from anyio import to_thread
 from relaykit.errors import WorkspaceError
 from relaykit.session import CleanerResult, Handle, Outcome, Phase, Session
 from relaykit_worktree import removal
-from relaykit_worktree.facts import Facts, read_claim, unfinished
+from relaykit_worktree.facts import Facts, read_claim, read_maker
 from relaykit_worktree.git import Git
 from relaykit_worktree.inspection import reasons_to_keep, reasons_to_keep_branch
 from relaykit_worktree.repository import ListedWorktree, branch_tip, list_worktrees, open_checkout
@@ -61,9 +61,12 @@ class WorktreeCleaner:
         """Remove what may be removed; return why something was kept."""
         worktrees = await list_worktrees(self._git, Path(facts.repository))
         listed = next((worktree for worktree in worktrees if str(worktree.path) == facts.path), None)
-        if listed is not None and listed.locked == unfinished(session):
+        maker = read_maker(listed.locked) if listed is not None else None
+        if maker is not None and maker.session == session.id:
             with anyio.CancelScope(shield=True):
-                await removal.discard_unfinished(self._git, facts, session, branch=not facts.branch_existed)
+                await removal.discard_unfinished(
+                    self._git, facts, session.id, branch=not facts.branch_existed
+                )
             return []
         missing = await to_thread.run_sync(_is_missing, Path(facts.path))
         if missing:

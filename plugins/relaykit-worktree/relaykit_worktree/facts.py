@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -11,10 +12,15 @@ from typing import Any
 
 from relaykit.errors import WorkspaceError
 from relaykit.session import Json, Session, check_agent_id
+from relaykit_worktree.processes import started
 from relaykit_worktree.repository import DIRECTORY
 
 LOCAL_OWNER = "local"
 _CLAIM = "relaykit.json"
+_UNFINISHED = re.compile(
+    r"relaykit: being made for session (?P<session>\S+) by process (?P<process>\d+) started (?P<started>\w+)",
+    re.ASCII,
+)
 
 
 def role_name(session: Session) -> str:
@@ -91,9 +97,30 @@ class Claim:
     project: str
 
 
+@dataclass(frozen=True, slots=True)
+class Maker:
+    """Who locked a worktree until its checkout would be complete: a session, and its relay's process."""
+
+    session: str
+    process: int
+    started: int | None
+
+
 def unfinished(session: Session) -> str:
-    """Return the reason with which a worktree is locked until its checkout is complete."""
-    return f"relaykit: being made for session {session.id}"
+    """Return the reason with which a worktree is locked until its checkout is complete. Reads ``/proc``."""
+    pid = os.getpid()
+    return (
+        f"relaykit: being made for session {session.id} by process {pid} started {started(pid) or 'unknown'}"
+    )
+
+
+def read_maker(locked: str | None) -> Maker | None:
+    """Return who is making a worktree, from the reason of its lock; None if it is locked otherwise, or not."""
+    match = _UNFINISHED.fullmatch(locked or "")
+    if match is None:
+        return None
+    began = match["started"]
+    return Maker(match["session"], int(match["process"]), int(began) if began.isdecimal() else None)
 
 
 def write_claim(git_dir: Path, session: Session) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from anyio import to_thread
@@ -14,6 +15,28 @@ async def processes_in(directory: Path, *, proc: Path = Path("/proc")) -> list[i
     (macOS), none are.
     """
     return await to_thread.run_sync(_scan, directory, proc)
+
+
+def started(pid: int, *, proc: Path = Path("/proc")) -> int | None:
+    """Return when a process was started, in clock ticks since boot; None if it is gone, or that cannot be known."""
+    try:
+        raw = (proc / str(pid) / "stat").read_bytes()
+    except OSError:
+        return None
+    # The 22nd field (man 5 proc); the command's name is in brackets, and may hold brackets and spaces itself.
+    return int(raw[raw.rindex(b")") + 2 :].split()[19])
+
+
+def is_gone(pid: int, began: int | None) -> bool:
+    """Tell whether the process with this pid that was started then has certainly ended."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    now = started(pid)
+    return began is not None and now is not None and now != began
 
 
 def _scan(directory: Path, proc: Path) -> list[int]:

@@ -9,19 +9,18 @@ from pathlib import Path
 from anyio import to_thread
 
 from relaykit.errors import WorkspaceError
-from relaykit.session import Session
-from relaykit_worktree.facts import Facts, unfinished
+from relaykit_worktree.facts import Facts, read_maker
 from relaykit_worktree.git import Git, GitError
 from relaykit_worktree.inspection import reasons_to_keep_branch
 from relaykit_worktree.repository import DIRECTORY, branch_tip, list_worktrees
 
 
-async def discard_unfinished(git: Git, facts: Facts, session: Session, *, branch: bool) -> None:
-    """Take away a worktree that this session began to make, and in which nobody has worked yet.
+async def discard_unfinished(git: Git, facts: Facts, session_id: str, *, branch: bool) -> None:
+    """Take away a worktree that a session began to make, and in which nobody has worked yet.
 
     Call it shielded. Safe to repeat.
 
-    :param branch: this session made the branch, too; it goes where it is still at its base.
+    :param branch: that session made the branch, too; it goes where it is still at its base.
     :raises WorkspaceError: something of it is left.
     """
     path = Path(facts.path)
@@ -29,7 +28,8 @@ async def discard_unfinished(git: Git, facts: Facts, session: Session, *, branch
         (one for one in await list_worktrees(git, Path(facts.repository)) if one.path == path), None
     )
     if listed is not None:
-        if listed.locked != unfinished(session):
+        maker = read_maker(listed.locked)
+        if maker is None or maker.session != session_id:
             raise WorkspaceError(f"{facts.path!r} is not unfinished any more")
         await to_thread.run_sync(_remove_tree, path)
         await git.change(facts.repository, "worktree", "unlock", facts.path)

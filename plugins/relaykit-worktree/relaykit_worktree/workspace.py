@@ -15,9 +15,9 @@ from relaykit.agent import Record
 from relaykit.errors import WorkspaceError
 from relaykit.session import Session
 from relaykit_worktree import removal
-from relaykit_worktree.facts import Facts, read_claim, role_name, unfinished, write_claim
+from relaykit_worktree.facts import Facts, read_claim, read_maker, role_name, unfinished, write_claim
 from relaykit_worktree.git import Git
-from relaykit_worktree.processes import processes_in
+from relaykit_worktree.processes import is_gone, processes_in
 from relaykit_worktree.repository import (
     DIRECTORY,
     ListedWorktree,
@@ -85,6 +85,8 @@ class WorktreeWorkspace:
             adopted=False,
         )
         for listed in await list_worktrees(self._git, repository.common_dir):
+            if listed.path == path and await self._was_given_up(facts, listed):
+                break
             if listed.path == path:
                 adopted = replace(facts, adopted=True)
                 await self._check_adoption(session, adopted, listed)
@@ -94,11 +96,22 @@ class WorktreeWorkspace:
                     f"the branch {facts.short_branch()!r} is checked out in {str(listed.path)!r}: "
                     "check out another branch there, or choose another role"
                 )
-        if await to_thread.run_sync(os.path.lexists, path):
+        if await to_thread.run_sync(_is_in_the_way, path):
             raise WorkspaceError(
                 f"{str(path)!r} is in the way: it is no worktree of this repository; move it elsewhere, or remove it"
             )
         return facts
+
+    async def _was_given_up(self, facts: Facts, listed: ListedWorktree) -> bool:
+        """Take away what a relay began and was killed over; tell whether there was such a thing."""
+        maker = read_maker(listed.locked)
+        if maker is None or not is_gone(maker.process, maker.started):
+            return False
+        logger.warning("%s was never finished, by session %s: it is made anew", facts.path, maker.session)
+        with anyio.CancelScope(shield=True):
+            # The branch stays as it is: it may hold what an earlier session of the role has left there.
+            await removal.discard_unfinished(self._git, facts, maker.session, branch=False)
+        return True
 
     async def _check_adoption(self, session: Session, facts: Facts, listed: ListedWorktree) -> None:
         where = f"the kept worktree {facts.path!r} of role {session.agent_id!r}"
@@ -160,7 +173,7 @@ class WorktreeWorkspace:
             with anyio.CancelScope(shield=True):
                 try:
                     if made_directory:
-                        await removal.discard_unfinished(git, facts, session, branch=made_branch)
+                        await removal.discard_unfinished(git, facts, session.id, branch=made_branch)
                     else:
                         await removal.remove_parents(facts)
                 except (WorkspaceError, OSError) as left:
@@ -178,6 +191,15 @@ def _check_own_directories(top_level: Path, parent: Path) -> None:
         if parent.is_symlink() or (parent.exists() and not parent.is_dir()):
             raise WorkspaceError(f"{str(parent)!r} is not a directory of relaykit's own: move it elsewhere")
         parent = parent.parent
+
+
+def _is_in_the_way(path: Path) -> bool:
+    """Tell whether there is anything at the path; an empty directory is none, and goes."""
+    try:
+        path.rmdir()  # a relay was killed just before git began
+    except OSError:
+        return os.path.lexists(path)
+    return False
 
 
 def _make_directory(path: Path) -> None:

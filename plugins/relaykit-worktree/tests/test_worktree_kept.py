@@ -255,7 +255,7 @@ KEPT: Mapping[Callable[[Path], None], str] = {
     _am: "a rebase or `git am` is in progress",
     _bisection: "a bisection is in progress",
     _locked: "it is locked (do not touch)",
-    _locked_by_the_making_of_another_session: "it is locked (relaykit: being made for session other)",
+    _locked_by_the_making_of_another_session: "it is locked (relaykit: being made for session other by process",
     _nested_repository: "1 nested repository: tool/",
     _nested_repository_in_a_disposable_directory: "1 nested repository: build/deep/tool",
     _bare_repository_in_a_disposable_directory: "1 nested repository: node_modules/tool.git",

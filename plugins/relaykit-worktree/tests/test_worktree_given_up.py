@@ -1,0 +1,66 @@
+"""What a relay was killed over while it made it is made anew; what another is making is left alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from relaykit.errors import WorkspaceError
+from relaykit.session import Outcome
+from relaykit_worktree.facts import unfinished
+from support.worktrees import IDENTITY, Bench, git, make_repository, make_session
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(autouse=True)
+def _identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gitconfig").write_text(IDENTITY)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(make_repository(tmp_path / "shop"))
+
+
+def reason_of_a_dead_process() -> str:
+    """Return the lock of a maker that is no more: written by a process of its own."""
+    code = (
+        "from relaykit_worktree.facts import unfinished; from support.worktrees import make_session; "
+        "print(unfinished(make_session('dead')))"
+    )
+    environment = {"PYTHONPATH": str(Path(__file__).parents[3] / "tests")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30, env=environment
+    )
+    return done.stdout.strip()
+
+
+async def test_a_worktree_that_was_never_finished_is_made_anew(bench: Bench) -> None:
+    path = await bench.prepare(make_session("dead"))
+    git(bench.repository, "worktree", "lock", "--reason", reason_of_a_dead_process(), str(path))
+    (path / "code.py").unlink()  # the checkout had not come so far
+    assert await bench.prepare(make_session("next")) == path
+    assert (path / "code.py").read_text() == "print('hello')\n"
+    assert "locked" not in git(bench.repository, "worktree", "list", "--porcelain")
+    assert (await bench.clean(make_session("next"))).outcome is Outcome.DONE
+    assert not path.exists()
+
+
+async def test_an_empty_directory_is_not_in_the_way(bench: Bench) -> None:
+    (bench.repository / ".relaykit" / "worktrees" / "auth").mkdir(parents=True)
+    path = await bench.prepare(make_session())
+    assert (path / "code.py").exists()
+
+
+async def test_a_worktree_that_is_being_made_is_left_alone(bench: Bench) -> None:
+    path = await bench.prepare(make_session("busy"))
+    git(bench.repository, "worktree", "lock", "--reason", unfinished(make_session("busy")), str(path))
+    (path / "code.py").unlink()
+    with pytest.raises(WorkspaceError, match="is locked"):
+        await bench.prepare(make_session("next"))
+    assert not (path / "code.py").exists()
