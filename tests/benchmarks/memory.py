@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 from figures import Figure
 from support.servers import relay
@@ -19,8 +20,8 @@ def measure_memory(*, scale: float) -> Sequence[Figure]:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # the relay inherits it: three pipes an agent
     count = int(COUNT * scale)
-    with relay() as server:
-        talkers = [Talker(server) for _ in range(AT_ONCE)]
+    with relay() as server, ExitStack() as stack:
+        talkers = [stack.enter_context(Talker(server)) for _ in range(AT_ONCE)]
         first = talkers[0].create("first")  # what is paid once is not counted
         before = server.memory()
         with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -28,7 +29,7 @@ def measure_memory(*, scale: float) -> Sequence[Figure]:
         per_session = (server.memory() - before) / count / 1000
 
         before = server.memory()
-        clients = [Talker(server) for _ in range(count)]
+        clients = [stack.enter_context(Talker(server)) for _ in range(count)]
         for client in clients:
             client.say("session:attach", sessionId=first)
             client.wait_for("session:caught_up")

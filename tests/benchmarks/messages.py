@@ -23,8 +23,7 @@ AIM_UPDATES = 40_000
 
 def measure_messages(*, scale: float) -> Sequence[Figure]:
     trips, updates = int(TRIPS * scale), int(UPDATES * scale)
-    with relay() as server, echo(_free_port()) as reference:
-        talker = Talker(server)
+    with relay() as server, Talker(server) as talker, echo(_free_port()) as reference:
         session = talker.create("bench")
         plain = RawWebSocket(reference.url)
         message = json.dumps(

@@ -91,12 +91,11 @@ def _rate(count: int, live: Callable[[str, int], None], roles: Sequence[str]) ->
 
 
 def _live(server: Server, role: str, count: int) -> None:
-    talker = Talker(server)
-    for _ in range(count):
-        session = talker.create(role, agent="bench")
-        talker.prompt(session, "hello")
-        talker.stop(session)
-    talker.socket.close()
+    with Talker(server) as talker:
+        for _ in range(count):
+            session = talker.create(role, agent="bench")
+            talker.prompt(session, "hello")
+            talker.stop(session)
 
 
 def _by_hand(agent: Sequence[str], _role: str, count: int) -> None:

@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 
@@ -64,8 +65,7 @@ def agents_left() -> Iterator[tuple[int, str]]:
 
 def converse(server: Server, role: str, agent: str, text: str) -> None:
     """Talk until the relay is gone."""
-    try:
-        talker = Talker(server)
+    with suppress(ConnectionError), Talker(server) as talker:
         session = talker.create(role, agent=agent)
         while True:
             talker.say("agent:message", sessionId=session, content=text)
@@ -77,8 +77,6 @@ def converse(server: Server, role: str, agent: str, text: str) -> None:
                         requestId=message["requestId"],
                         optionId=message["options"][0]["optionId"],
                     )
-    except ConnectionError:
-        return
 
 
 def crash(project: Path, state_dir: Path, moment: float) -> None:
@@ -122,10 +120,10 @@ def test_what_a_killed_relay_leaves_behind(tmp_path: Path, capsys: pytest.Captur
             workspace="worktree", project=project, agents=AGENTS, state_dir=tmp_path / "state", node=NODE
         ) as server:
             for role, agent, _ in CONVERSATIONS:
-                talker = Talker(server)
-                session = talker.create(role, agent=agent)
-                assert talker.prompt(session, "hello")["content"] == "hello"
-                talker.stop(session)
+                with Talker(server) as talker:
+                    session = talker.create(role, agent=agent)
+                    assert talker.prompt(session, "hello")["content"] == "hello"
+                    talker.stop(session)
         assert "relaykit/" not in git(project, "worktree", "list", "--porcelain")
         assert git(project, "branch", "--list", "relaykit/*") == ""
         assert list(agents_left()) == []

@@ -38,9 +38,11 @@ class RawWebSocket:
         self._received: deque[bytes] = deque()
         self._buffer = b""
         while b"\r\n\r\n" not in self._buffer:
-            self._buffer += self._socket.recv(65536)
+            data = self._socket.recv(65536)
+            self._buffer += data or b"\r\n\r\n"
         head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
         if b" 101 " not in head.split(b"\r\n", 1)[0]:
+            self._socket.close()
             raise ConnectionError(head.decode() + self._buffer.decode())
 
     def send(self, text: bytes) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Self
 
 from support.raw_websocket import RawWebSocket
 from support.servers import Server
@@ -14,7 +14,17 @@ class Talker:
 
     def __init__(self, server: Server) -> None:
         self.socket = RawWebSocket(server.url, headers=server.headers)
-        self.wait_for("connection:established")
+
+    def __enter__(self) -> Self:
+        try:
+            self.wait_for("connection:established")
+        except BaseException:
+            self.socket.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
 
     def say(self, kind: str, **fields: Any) -> None:
         self.socket.send(json.dumps({"version": "1.0", "type": kind, **fields}).encode())
