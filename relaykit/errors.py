@@ -131,7 +131,9 @@ class UnknownAgent(SessionError, LookupError):
         self.agent = agent
         self.known = tuple(sorted(known))
         asked = f"there is no agent {agent!r}{did_you_mean(agent, self.known)}" if agent else "name an agent"
-        super().__init__(f"{asked}; configured: {', '.join(self.known) or 'none, add [agents.NAME] to the settings'}")
+        super().__init__(
+            f"{asked}; configured: {', '.join(self.known) or 'none, add [agents.NAME] to the settings'}"
+        )
 
 
 class UnknownProject(SessionError, LookupError):
@@ -140,7 +142,11 @@ class UnknownProject(SessionError, LookupError):
     def __init__(self, project: str, known: Iterable[str]) -> None:
         self.project = project
         self.known = tuple(sorted(known))
-        asked = f"there is no project {project!r}{did_you_mean(project, self.known)}" if project else "name a project"
+        asked = (
+            f"there is no project {project!r}{did_you_mean(project, self.known)}"
+            if project
+            else "name a project"
+        )
         super().__init__(f"{asked}; configured: {', '.join(self.known)}")
 
 
@@ -148,7 +154,9 @@ class QuestionClosed(SessionError, LookupError):
     """The question was answered already, was cancelled, or never was."""
 
     def __init__(self, session_id: str, ref: str) -> None:
-        super().__init__(f"session {session_id!r} has no open question {ref!r}: somebody answered it, or it ended")
+        super().__init__(
+            f"session {session_id!r} has no open question {ref!r}: somebody answered it, or it ended"
+        )
         self.session_id = session_id
         self.ref = ref
 
@@ -275,7 +283,8 @@ class ProgramNotFound(SpawnError):
 
     def __init__(self, program: str, *, agent: str) -> None:
         super().__init__(
-            f"the program {program!r} was not found: install it, or correct `command` in [agents.{agent}]", agent=agent
+            f"the program {program!r} was not found: install it, or correct `command` in [agents.{agent}]",
+            agent=agent,
         )
         self.program = program
 
@@ -285,7 +294,8 @@ class WorkingDirectoryMissing(SpawnError):
 
     def __init__(self, directory: str, *, agent: str) -> None:
         super().__init__(
-            f"its working directory {directory!r} is missing: restore it, or correct `path` of its project", agent=agent
+            f"its working directory {directory!r} is missing: restore it, or correct `path` of its project",
+            agent=agent,
         )
         self.directory = directory
 
@@ -297,7 +307,9 @@ class AgentExited(SpawnError):
     """
 
     def __init__(self, *, agent: str, exit_code: int | None, stderr: str = "") -> None:
-        said = f"; its last words were:\n{stderr}" if stderr else ", and it wrote nothing to its standard error"
+        said = (
+            f"; its last words were:\n{stderr}" if stderr else ", and it wrote nothing to its standard error"
+        )
         super().__init__(f"it exited with {exit_code} before it was ready{said}", agent=agent)
         self.exit_code = exit_code
         self.stderr = stderr
@@ -309,7 +321,8 @@ class InitializeTimeout(SpawnError):
     def __init__(self, method: str, *, agent: str, seconds: float, stderr: str = "") -> None:
         said = f"; its last words were:\n{stderr}" if stderr else ""
         super().__init__(
-            f"no answer to {method!r} within {seconds:g} s: does its command speak ACP on stdio?{said}", agent=agent
+            f"no answer to {method!r} within {seconds:g} s: does its command speak ACP on stdio?{said}",
+            agent=agent,
         )
         self.method = method
         self.seconds = seconds
@@ -323,7 +336,9 @@ class LoginRequired(SpawnError):
     """
 
     def __init__(self, message: str, *, agent: str, login: str | None = None) -> None:
-        hint = f"run `{login}`" if login else "run the agent's own login command once, as the user of this relay"
+        hint = (
+            f"run `{login}`" if login else "run the agent's own login command once, as the user of this relay"
+        )
         super().__init__(f"login needed: {message}; {hint}, then try again", agent=agent)
         self.login = login
 
