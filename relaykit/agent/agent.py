@@ -18,6 +18,16 @@ class Agent(Protocol):
         when the caller is cancelled.
 
         :raises AgentGone: its process has ended, or it has been closed.
+        :raises ValueError: the body is not what the frame needs.
+        """
+        ...
+
+    def send_nowait(self, frame: Frame, /) -> bool:
+        """Do what `send` does if nothing has to be waited for; else do nothing and return False.
+
+        It saves a task its turn. An implementation may always return False.
+
+        :raises ValueError: the body is not what the frame needs.
         """
         ...
 

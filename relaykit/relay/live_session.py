@@ -212,6 +212,7 @@ class LiveSession:
                     await self._undeliverable(frame, agent, str(error))
             self._outbox_filled = anyio.Event()
             await self._outbox_filled.wait()
+            self._outbox_filled = None  # it is being sent from; until it is empty, everything goes through it
 
     async def _undeliverable(self, frame: Frame, agent: Agent, why: str) -> None:
         """Answer for the agent what cannot be put to it: one client's mistake ends no session."""
@@ -225,9 +226,20 @@ class LiveSession:
 
     def _send(self, frame: Frame) -> None:
         self._meter.count(MESSAGES, direction="to_agent")
+        if self._goes_at_once(frame):
+            return
         self._outbox.append(frame)
         if self._outbox_filled is not None:
             self._outbox_filled.set()
+
+    def _goes_at_once(self, frame: Frame) -> bool:
+        """Give it to the agent here and now, if it overtakes nothing and nothing has to be waited for."""
+        if self._agent is None or self._outbox or self._outbox_filled is None:
+            return False
+        try:
+            return self._agent.send_nowait(frame)
+        except ValueError:
+            return False  # the outbox's task answers for it
 
     async def _hear(self, frames: Sequence[Frame], agent: Agent, tasks: TaskGroup) -> None:
         self._meter.count(MESSAGES, len(frames), direction="from_agent")

@@ -100,6 +100,22 @@ class AcpAgent:
             case _:
                 raise ValueError(f"a {frame.kind} does not go to an agent")
 
+    def send_nowait(self, frame: Frame, /) -> bool:
+        """Give the agent a PROMPT if that takes no waiting; else do nothing and return False.
+
+        :raises ValueError: the body is not the JSON that the frame needs.
+        """
+        if frame.kind is not Kind.PROMPT or self._ended:
+            return False
+        params = self._addressed(frame.body)
+        if not self._writer.take_turn_nowait():
+            return False
+        raw_id = self._open_call(Kind.TURN_END, frame.ref, "session/prompt")
+        went = self._writer.put_nowait(envelope.request(self._next_id, "session/prompt", params))
+        if not went:
+            del self._calls[raw_id]
+        return went
+
     async def receive(self) -> Sequence[Frame]:
         """Return what the agent said since the last call: at least one frame, in order. A single reader.
 
@@ -179,15 +195,19 @@ class AcpAgent:
 
     async def _call(self, answered_by: Kind, ref: str, method: str, params: bytes) -> None:
         await self._writer.take_turn()
-        self._next_id += 1
-        raw_id = b"%d" % self._next_id
         # It stays open if the caller is cancelled: the line may be out already, and be answered.
-        self._calls[raw_id] = _Call(answered_by, ref, method)
+        raw_id = self._open_call(answered_by, ref, method)
         try:
             await self._put(envelope.request(self._next_id, method, params))
         except AgentGone:
             self._calls.pop(raw_id, None)
             raise
+
+    def _open_call(self, answered_by: Kind, ref: str, method: str) -> bytes:
+        self._next_id += 1
+        raw_id = b"%d" % self._next_id
+        self._calls[raw_id] = _Call(answered_by, ref, method)
+        return raw_id
 
     async def _answer(self, ref: str, body: bytes, *, failed: bool) -> None:
         raw_id = self._questions.pop(ref, None)

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import anyio
 from anyio import to_thread
-from anyio.abc import ByteReceiveStream, ByteSendStream, Process
+from anyio.abc import ByteReceiveStream, Process
 
 from relaykit.errors import ProgramNotFound, SpawnError, WorkingDirectoryMissing
 from relaykit_acp import processes
 from relaykit_acp.household import Household
 from relaykit_acp.lines import LineSplitter
+from relaykit_acp.pipe import InputPipe
 
 logger = logging.getLogger(__name__)
 
@@ -43,14 +44,15 @@ class AgentProcess:
     one drains stderr. Made by `start_process`.
     """
 
-    def __init__(self, process: Process, household: Household, *, label: str, marker: str) -> None:
-        assert process.stdin is not None  # noqa: S101 -- for the type checker: all three were asked for
-        assert process.stdout is not None  # noqa: S101 -- as above
+    def __init__(
+        self, process: Process, stdin: InputPipe, household: Household, *, label: str, marker: str
+    ) -> None:
+        assert process.stdout is not None  # noqa: S101 -- for the type checker: both were asked for
         assert process.stderr is not None  # noqa: S101 -- as above
         self.pid = process.pid
         self.exited = anyio.Event()
         self._process = process
-        self._stdin: ByteSendStream = process.stdin
+        self._stdin = stdin
         self._stdout: ByteReceiveStream = process.stdout
         self._stderr: ByteReceiveStream = process.stderr
         self._label = label
@@ -99,6 +101,13 @@ class AgentProcess:
     def gone(self) -> bool:
         """It has ended, or is being ended: nothing can be written any more."""
         return self._closing or self.exited.is_set()
+
+    def write_nowait(self, data: bytes) -> bool:
+        """Write a line of at most ``PIPE_BUF`` bytes if that takes no waiting; else do nothing and return False."""
+        try:
+            return not self.gone and self._stdin.send_nowait(data)
+        except (anyio.ClosedResourceError, OSError):
+            return False
 
     async def write(self, data: bytes) -> bool:
         """Write all of it; return False if the process is gone. One writer at a time.
@@ -181,7 +190,7 @@ class AgentProcess:
     async def _end_group(self) -> None:
         if self._writing is not None:
             self._writing.cancel()
-        await self._stdin.aclose()
+        self._stdin.close()
         with anyio.move_on_after(self._household.eof_grace):
             await self.exited.wait()
         if await self._group_ended(within=0):
@@ -258,18 +267,25 @@ async def start_process(
     :raises WorkingDirectoryMissing: the directory is gone.
     :raises SpawnError: the system has no room for another process.
     """
+    stdin = InputPipe()
     try:
         with anyio.CancelScope(shield=True):
-            process = await anyio.open_process(command, cwd=cwd, env=environment, start_new_session=True)
+            process = await anyio.open_process(
+                command, stdin=stdin.child_end, cwd=cwd, env=environment, start_new_session=True
+            )
     except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        stdin.close()
         if not await anyio.Path(cwd).is_dir():  # uvloop's errors do not say which of the two it is
             raise WorkingDirectoryMissing(str(cwd), agent=agent) from error
         raise ProgramNotFound(command[0], agent=agent) from error
     except OSError as error:
+        stdin.close()
         if error.errno == errno.ENOEXEC:
             raise ProgramNotFound(command[0], agent=agent) from error
         raise SpawnError(f"it could not be started: {os.strerror(error.errno or 0)}", agent=agent) from error
-    running = AgentProcess(process, household, label=label, marker=marker)
+    finally:
+        stdin.close_child_end()
+    running = AgentProcess(process, stdin, household, label=label, marker=marker)
     household.live.add(running)
     household.tasks.start_soon(running.watch)
     household.tasks.start_soon(running.drain_stderr)

@@ -36,6 +36,21 @@ class LineWriter:
         """Wait until it is this caller's turn. `put` ends it."""
         await self._turn.acquire()
 
+    def take_turn_nowait(self) -> bool:
+        """Take the turn if nobody has it; else return False."""
+        try:
+            self._turn.acquire_nowait()
+        except anyio.WouldBlock:
+            return False
+        return True
+
+    def put_nowait(self, line: bytes) -> bool:
+        """Write a line if that takes no waiting, and end the turn; return False if it did not go."""
+        try:
+            return len(line) <= PIPE_BUF and self._process.write_nowait(line)
+        finally:
+            self._turn.release()
+
     async def put(self, line: bytes) -> bool:
         """Write a line and end the turn; return False if the process is gone.
 
