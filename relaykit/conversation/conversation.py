@@ -100,11 +100,11 @@ class Conversation:
         return True
 
     def _deliver(self, entries: Sequence[Entry]) -> None:
-        for entry in entries:
-            kind = entry.frame.kind
-            if kind is Kind.PROMPT:
-                self.running_turn = entry.frame.ref
-            elif kind is Kind.TURN_END:
+        prompt, turn_end = Kind.PROMPT, Kind.TURN_END
+        for _, _, frame in entries:
+            if frame.kind is prompt:
+                self.running_turn = frame.ref
+            elif frame.kind is turn_end:
                 self.running_turn = ""
         self._tail.extend(entries)
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from relaykit.conversation.frame import Frame
 from relaykit.session.model import Session
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A frame with its place in the conversation.
+class Entry(NamedTuple):
+    """A frame with its place in the conversation. A tuple, as the frame is.
 
     :param seq: 1 for the first entry of an epoch, one more for each, without holes.
     :param at: when it was recorded, in UTC.

@@ -33,8 +33,7 @@ class Tail:
         """Add the next entries, forget the oldest over the limit, and wake who waits."""
         self._entries.extend(entries)
         self.head += len(entries)
-        for entry in entries:
-            self._bytes += len(entry.frame.body) + _OVERHEAD
+        self._bytes += sum([len(frame.body) for _, _, frame in entries]) + _OVERHEAD * len(entries)
         while self._bytes > self._max_bytes and self._dropped < len(self._entries) - 1:
             self._bytes -= len(self._entries[self._dropped].frame.body) + _OVERHEAD
             self._dropped += 1

@@ -244,6 +244,10 @@ class LiveSession:
     async def _hear(self, frames: Sequence[Frame], agent: Agent, tasks: TaskGroup) -> None:
         self._meter.count(MESSAGES, len(frames), direction="from_agent")
         await self._manager.increment_message_count(self.id, by=len(frames))
+        update = Kind.UPDATE
+        if all([frame.kind is update for frame in frames]):  # noqa: C419 -- a list is faster, and short
+            await self.conversation.publish(frames)
+            return
         said: list[Frame] = []
         for frame in frames:
             if frame.kind is Kind.REQUEST:

@@ -18,7 +18,6 @@ They run on every event loop that anyio's plugin offers.
 from __future__ import annotations
 
 from collections.abc import MutableSequence, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -165,14 +164,14 @@ class JournalContract:
         epoch = await _opened(journal)
         said = make_entries(1, 3)
         await journal.append("s1", epoch, said)
-        other = [*said[:2], replace(said[2], frame=replace(said[2].frame, **changes))]
+        other = [*said[:2], said[2]._replace(frame=said[2].frame._replace(**changes))]
         await _refused(journal, epoch, other, left=said)
 
     async def test_another_time_makes_another_batch(self, journal: Journal) -> None:
         epoch = await _opened(journal)
         said = make_entries(1, 1)
         await journal.append("s1", epoch, said)
-        later = [replace(said[0], at=said[0].at + timedelta(microseconds=1))]
+        later = [said[0]._replace(at=said[0].at + timedelta(microseconds=1))]
         await _refused(journal, epoch, later, left=said)
 
     @pytest.mark.parametrize("first", [1, 2, 3])
