@@ -9,6 +9,10 @@ from support.raw_websocket import RawWebSocket
 from support.servers import Server
 
 
+class Refusal(Exception):
+    """The relay answered with an error."""
+
+
 class Talker:
     """One client with one connection."""
 
@@ -35,7 +39,7 @@ class Talker:
             if message["type"] == kind:
                 return message
             if message["type"] == "error":
-                raise RuntimeError(message)
+                raise Refusal(message["error"]["message"])
 
     def create(self, role: str, **fields: Any) -> str:
         """Create a session, wait until its agent takes prompts, and return its id."""

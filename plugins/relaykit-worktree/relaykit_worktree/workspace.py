@@ -105,12 +105,25 @@ class WorktreeWorkspace:
     async def _was_given_up(self, facts: Facts, listed: ListedWorktree) -> bool:
         """Take away what a relay began and was killed over; tell whether there was such a thing."""
         maker = read_maker(listed.locked)
-        if maker is None or not is_gone(maker.process, maker.started):
+        if maker is None:
+            return await self._was_removed(facts, listed)
+        if not is_gone(maker.process, maker.started):
             return False
         logger.warning("%s was never finished, by session %s: it is made anew", facts.path, maker.session)
         with anyio.CancelScope(shield=True):
             # The branch stays as it is: it may hold what an earlier session of the role has left there.
             await removal.discard_unfinished(self._git, facts, maker.session, branch=False)
+        return True
+
+    async def _was_removed(self, facts: Facts, listed: ListedWorktree) -> bool:
+        """Take away the entry of a worktree that is gone: a relay was killed while git removed it."""
+        path = Path(facts.path)
+        if listed.prunable is None or listed.locked is not None:
+            return False
+        if await to_thread.run_sync(_is_in_the_way, path):
+            return False
+        logger.warning("%s is gone, and git still lists it: it is made anew", facts.path)
+        await removal.remove_worktree(self._git, facts)
         return True
 
     async def _check_adoption(self, session: Session, facts: Facts, listed: ListedWorktree) -> None:

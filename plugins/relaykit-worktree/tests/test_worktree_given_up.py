@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -64,3 +65,19 @@ async def test_a_worktree_that_is_being_made_is_left_alone(bench: Bench) -> None
     with pytest.raises(WorkspaceError, match="is locked"):
         await bench.prepare(make_session("next"))
     assert not (path / "code.py").exists()
+
+
+async def test_a_worktree_that_is_gone_is_made_anew(bench: Bench) -> None:
+    path = await bench.prepare(make_session("dead"))
+    shutil.rmtree(path)  # as far as git had come when its relay was killed: the entry is still there
+    assert await bench.prepare(make_session("next")) == path
+    assert (path / "code.py").exists()
+    assert (await bench.clean(make_session("next"))).outcome is Outcome.DONE
+
+
+async def test_what_is_left_of_a_removal_is_not_touched(bench: Bench) -> None:
+    path = await bench.prepare(make_session("dead"))
+    (path / ".git").unlink()
+    with pytest.raises(WorkspaceError, match="is damaged"):
+        await bench.prepare(make_session("next"))
+    assert (path / "code.py").exists()
