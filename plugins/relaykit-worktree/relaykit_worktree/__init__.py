@@ -11,35 +11,50 @@ if TYPE_CHECKING:
     from relaykit.agent import Workspace
     from relaykit.hooks.registration import PluginContext
     from relaykit.session import Cleaner
+    from relaykit_worktree.git import Git
+    from relaykit_worktree.settings import WorktreeSettings
 
 NAME = "worktree"
 
 
-@hookimpl
-def relaykit_register_settings() -> type:
-    """Declare ``[plugins.worktree]``."""
+class WorktreePlugin:
+    """One relay's worktrees: workspace and cleaner share a git, and take turns in a repository."""
+
+    def __init__(self) -> None:
+        self._git: Git | None = None
+
+    @hookimpl
+    def relaykit_register_settings(self) -> type:
+        """Declare ``[plugins.worktree]``."""
+        from relaykit_worktree.settings import WorktreeSettings
+
+        return WorktreeSettings
+
+    @hookimpl
+    def relaykit_register_workspaces(self, context: PluginContext) -> Mapping[str, Workspace]:
+        """Offer the workspace that makes a worktree for each role."""
+        from relaykit_worktree.workspace import WorktreeWorkspace
+
+        settings = _settings(context)
+        return {NAME: WorktreeWorkspace(context.projects, git=self._shared_git(settings), base=settings.base)}
+
+    @hookimpl
+    def relaykit_register_cleaners(self, context: PluginContext) -> Sequence[Cleaner]:
+        """Offer the cleaner that removes a worktree where nothing is lost by it."""
+        from relaykit_worktree.cleaner import WorktreeCleaner
+
+        settings = _settings(context)
+        return [WorktreeCleaner(git=self._shared_git(settings), disposable=settings.disposable)]
+
+    def _shared_git(self, settings: WorktreeSettings) -> Git:
+        from relaykit_worktree.git import Git
+
+        if self._git is None:
+            self._git = Git(settings.git_timeout)
+        return self._git
+
+
+def _settings(context: PluginContext) -> WorktreeSettings:
     from relaykit_worktree.settings import WorktreeSettings
 
-    return WorktreeSettings
-
-
-@hookimpl
-def relaykit_register_workspaces(context: PluginContext) -> Mapping[str, Workspace]:
-    """Offer the workspace that makes a worktree for each role."""
-    from relaykit_worktree.git import Git
-    from relaykit_worktree.settings import WorktreeSettings
-    from relaykit_worktree.workspace import WorktreeWorkspace
-
-    settings = context.settings or WorktreeSettings()
-    return {NAME: WorktreeWorkspace(context.projects, git=Git(settings.git_timeout), base=settings.base)}
-
-
-@hookimpl
-def relaykit_register_cleaners(context: PluginContext) -> Sequence[Cleaner]:
-    """Offer the cleaner that removes a worktree where nothing is lost by it."""
-    from relaykit_worktree.cleaner import WorktreeCleaner
-    from relaykit_worktree.git import Git
-    from relaykit_worktree.settings import WorktreeSettings
-
-    settings = context.settings or WorktreeSettings()
-    return [WorktreeCleaner(git=Git(settings.git_timeout), disposable=settings.disposable)]
+    return context.settings or WorktreeSettings()

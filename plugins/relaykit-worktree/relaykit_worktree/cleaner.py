@@ -44,7 +44,8 @@ class WorktreeCleaner:
             facts = Facts.from_json(recorded)
             if not await anyio.Path(facts.repository).is_dir():
                 return await self._without_repository(facts)
-            reasons = await self._remove(session, facts)
+            async with self._git.turn(facts.repository):
+                reasons = await self._remove(session, facts)
         except (WorkspaceError, OSError) as error:
             reasons = [str(error)]
         if reasons:

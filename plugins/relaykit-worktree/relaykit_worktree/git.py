@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
@@ -97,6 +97,15 @@ class Git:
     """
 
     timeout: float = 60.0
+    _turns: dict[str, anyio.Lock] = field(default_factory=dict, compare=False, repr=False)
+
+    def turn(self, repository: str | Path, /) -> anyio.Lock:
+        """Return the lock to hold while worktrees of a repository come or go.
+
+        git locks what it writes, but not what it looks through meanwhile: the list of worktrees may show one
+        that another git is just making. Other processes can still be in the way, and are waited for.
+        """
+        return self._turns.setdefault(str(repository), anyio.Lock())
 
     async def run(self, directory: str | Path, /, *arguments: str) -> str:
         """Run git in `directory` and return its standard output, bytes that are no text as surrogates.

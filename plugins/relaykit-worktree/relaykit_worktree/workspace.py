@@ -61,14 +61,15 @@ class WorktreeWorkspace:
         if not await anyio.Path(project).is_dir():
             raise WorkspaceError(f"the directory {str(project)!r} of project {session.project!r} is missing")
         repository = await find_repository(self._git, project)
-        facts = await self._plan(session, repository, name)
-        await record(facts.to_json())
-        if facts.adopted:
-            checkout = await open_checkout(self._git, Path(facts.path))
-            await to_thread.run_sync(write_claim, checkout.git_dir, session)
-            return await to_thread.run_sync(_working_directory, checkout.path, repository.prefix)
-        await exclude(repository.common_dir)
-        return await self._make(session, facts, repository.prefix)
+        async with self._git.turn(repository.common_dir):
+            facts = await self._plan(session, repository, name)
+            await record(facts.to_json())
+            if facts.adopted:
+                checkout = await open_checkout(self._git, Path(facts.path))
+                await to_thread.run_sync(write_claim, checkout.git_dir, session)
+                return await to_thread.run_sync(_working_directory, checkout.path, repository.prefix)
+            await exclude(repository.common_dir)
+            return await self._make(session, facts, repository.prefix)
 
     async def _plan(self, session: Session, repository: Repository, name: str) -> Facts:
         root = repository.top_level / DIRECTORY / "worktrees"
@@ -175,8 +176,9 @@ class WorktreeWorkspace:
                 *(str(path), facts.short_branch()),
             )
             checkout = await open_checkout(git, path)
-            # As `git worktree add` does it, but this part may be long, and can be cancelled.
-            await checkout.run("reset", "--hard", "--quiet", "--no-recurse-submodules")
+            # This part may be long, and can be cancelled. It writes index and files alone: a git that is ended
+            # while it locks a ref may leave the lock behind, and no ref's lock goes away with the worktree.
+            await checkout.run("read-tree", "--reset", "-u", "--no-recurse-submodules", "HEAD")
             directory = await to_thread.run_sync(_working_directory, path, prefix)
             with anyio.CancelScope(shield=True):
                 await to_thread.run_sync(write_claim, checkout.git_dir, session)

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-import relaykit_worktree
 from relaykit.clock import SystemClock
 from relaykit.errors import WorkspaceError
 from relaykit.hooks.registration import PluginContext
 from relaykit.ids import SystemIds
 from relaykit.meter import NoMeter
 from relaykit.session import Phase
+from relaykit_worktree import WorktreePlugin
 from relaykit_worktree.cleaner import WorktreeCleaner
 from relaykit_worktree.facts import Facts
 from relaykit_worktree.git import GitError
@@ -45,12 +45,13 @@ def test_it_registers_a_workspace_and_a_cleaner_of_one_name(
     tmp_path: Path, settings: WorktreeSettings | None
 ) -> None:
     context = _context(tmp_path, settings)
-    workspaces = relaykit_worktree.relaykit_register_workspaces(context=context)
-    cleaners = relaykit_worktree.relaykit_register_cleaners(context=context)
+    plugin = WorktreePlugin()
+    workspaces = plugin.relaykit_register_workspaces(context=context)
+    cleaners = plugin.relaykit_register_cleaners(context=context)
     assert isinstance(workspaces["worktree"], WorktreeWorkspace)
     assert [(cleaner.name, cleaner.phase) for cleaner in cleaners] == [("worktree", Phase.WORKSPACE)]
     assert isinstance(cleaners[0], WorktreeCleaner)
-    assert relaykit_worktree.relaykit_register_settings() is WorktreeSettings
+    assert plugin.relaykit_register_settings() is WorktreeSettings
 
 
 def test_the_readme_has_every_setting_and_everything_that_is_recorded() -> None:
