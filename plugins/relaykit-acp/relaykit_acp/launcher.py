@@ -15,7 +15,7 @@ from anyio import to_thread
 
 from relaykit.agent.agent import Agent
 from relaykit.agent.launcher import AgentSpec, Record
-from relaykit.errors import ProgramNotFound, SpawnError, WorkingDirectoryMissing
+from relaykit.errors import SpawnError
 from relaykit.ids import IdGenerator
 from relaykit.session.model import Json, Session
 from relaykit_acp import processes
@@ -119,11 +119,10 @@ class AcpLauncher:
         environment = child_environment(
             self._environment, granted=spec.env, session_id=session_id, node=self._node
         )
-        program = await to_thread.run_sync(_find_program, spec, cwd, environment.get("PATH", os.defpath))
         known = {"marker": marker(session_id), "command": list(spec.command)}
         await record(known)
         process = await start_process(
-            (program, *spec.command[1:]),
+            spec.command,
             self._household,
             environment=environment,
             cwd=cwd,
@@ -178,16 +177,6 @@ async def open_acp_launcher(
                 await launcher.aclose()
     if failure is not None:
         raise failure
-
-
-def _find_program(spec: AgentSpec, cwd: Path, path: str) -> str:
-    if not cwd.is_dir():
-        raise WorkingDirectoryMissing(str(cwd), agent=spec.name)
-    program = shutil.which(spec.command[0], path=path)
-    if program is None:
-        raise ProgramNotFound(spec.command[0], agent=spec.name)
-    # Absolute, because the child looks from its own directory: nothing in a worktree becomes the agent.
-    return str(Path(program).absolute())
 
 
 async def _forget(_facts: Json) -> None:

@@ -1,4 +1,4 @@
-"""InputPipe: the writing end of a child's standard input."""
+"""Pipes between us and a child, as file descriptors: what they take or hold is moved without a turn of the loop."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import os
 
 import anyio
 
+_CHUNK = 65536
+
 
 class InputPipe:
     """A pipe that a child reads. Ours to write, so that what it takes at once is written at once.
 
     The loops' own streams put a turn of the loop behind every write. One writer at a time.
+
+    :raises OSError: too many files are open.
     """
 
     def __init__(self) -> None:
@@ -48,12 +52,51 @@ class InputPipe:
             if not rest:
                 return
 
-    def close_child_end(self) -> None:
-        """Let go of the child's end, once the child has it or never will."""
-        os.close(self.child_end)
-
     def close(self) -> None:
         """Close our end: the child reads EOF. Idempotent; whoever waits in `send` is woken."""
+        if self._fd is not None:
+            fd, self._fd = self._fd, None
+            anyio.notify_closing(fd)
+            os.close(fd)
+
+
+class OutputPipe:
+    """A pipe that a child writes. One reader at a time.
+
+    :raises OSError: too many files are open.
+    """
+
+    def __init__(self) -> None:
+        own_end, self.child_end = os.pipe()
+        os.set_blocking(own_end, False)
+        self._fd: int | None = own_end
+
+    async def receive(self) -> bytes:
+        """Return the next bytes, as many as there are; nothing at the end, or once it is closed.
+
+        Always waits for the loop to say that there is something: a child that never pauses shall not keep
+        the loop from the others.
+        """
+        while self._fd is not None:
+            try:
+                await anyio.wait_readable(self._fd)
+            except anyio.ClosedResourceError:
+                break
+            chunk = self._read()
+            if chunk is not None:
+                return chunk
+        return b""
+
+    def _read(self) -> bytes | None:
+        if self._fd is None:  # closed since it was readable
+            return b""
+        try:
+            return os.read(self._fd, _CHUNK)
+        except BlockingIOError:
+            return None
+
+    def close(self) -> None:
+        """Close our end: the child's next write fails. Idempotent; whoever waits in `receive` is woken."""
         if self._fd is not None:
             fd, self._fd = self._fd, None
             anyio.notify_closing(fd)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import math
-import os
 import signal
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -14,17 +12,14 @@ from pathlib import Path
 
 import anyio
 from anyio import to_thread
-from anyio.abc import ByteReceiveStream, Process
 
-from relaykit.errors import ProgramNotFound, SpawnError, WorkingDirectoryMissing
 from relaykit_acp import processes
+from relaykit_acp.child import Child, start_child
 from relaykit_acp.household import Household
 from relaykit_acp.lines import LineSplitter
-from relaykit_acp.pipe import InputPipe
 
 logger = logging.getLogger(__name__)
 
-_CHUNK = 65536
 _STDERR_LINES = 20
 _STDERR_LINE_LENGTH = 500
 _STDERR_LINE_LIMIT = 64 * 1024
@@ -44,17 +39,10 @@ class AgentProcess:
     one drains stderr. Made by `start_process`.
     """
 
-    def __init__(
-        self, process: Process, stdin: InputPipe, household: Household, *, label: str, marker: str
-    ) -> None:
-        assert process.stdout is not None  # noqa: S101 -- for the type checker: both were asked for
-        assert process.stderr is not None  # noqa: S101 -- as above
-        self.pid = process.pid
+    def __init__(self, child: Child, household: Household, *, label: str, marker: str) -> None:
+        self.pid = child.pid
         self.exited = anyio.Event()
-        self._process = process
-        self._stdin = stdin
-        self._stdout: ByteReceiveStream = process.stdout
-        self._stderr: ByteReceiveStream = process.stderr
+        self._child = child
         self._label = label
         self._marker = marker
         self._household = household
@@ -71,7 +59,7 @@ class AgentProcess:
     @property
     def exit_code(self) -> int | None:
         """The exit code; negative: the signal that ended it; None while it runs."""
-        return self._process.returncode
+        return self._child.exit_code
 
     @property
     def stderr(self) -> str:
@@ -90,7 +78,7 @@ class AgentProcess:
         with anyio.CancelScope(deadline=deadline) as scope:
             self._reading = scope
             try:
-                return await _receive(self._stdout)
+                return await self._child.stdout.receive()
             finally:
                 self._reading = None
                 if gone:
@@ -105,7 +93,7 @@ class AgentProcess:
     def write_nowait(self, data: bytes) -> bool:
         """Write a line of at most ``PIPE_BUF`` bytes if that takes no waiting; else do nothing and return False."""
         try:
-            return not self.gone and self._stdin.send_nowait(data)
+            return not self.gone and self._child.stdin.send_nowait(data)
         except (anyio.ClosedResourceError, OSError):
             return False
 
@@ -120,7 +108,7 @@ class AgentProcess:
         with anyio.CancelScope() as scope:
             self._writing = scope
             try:
-                await self._stdin.send(data)
+                await self._child.stdin.send(data)
             except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
                 return False
             finally:
@@ -138,7 +126,7 @@ class AgentProcess:
     async def watch(self) -> None:
         """Wait for the exit, and end what would wait for other holders of the pipes."""
         with self._background:
-            await self._process.wait()
+            await self._child.wait()
             self.exited.set()
             if self._writing is not None:
                 self._writing.cancel()
@@ -151,7 +139,7 @@ class AgentProcess:
         lines = LineSplitter(_STDERR_LINE_LIMIT)
         try:
             with self._draining:
-                while chunk := await _receive(self._stderr):
+                while chunk := await self._child.stderr.receive():
                     for line in lines.feed(chunk):
                         self._heard(line)
                     if lines.overflowed:
@@ -183,14 +171,14 @@ class AgentProcess:
             async with AsyncExitStack() as steps:  # the last is the first, and none is left out
                 steps.callback(self._closed.set)
                 steps.callback(self._household.live.discard, self)
-                steps.push_async_callback(self._release)
+                steps.callback(self._release)
                 steps.push_async_callback(self._kill_escaped)
                 steps.push_async_callback(self._end_group)
 
     async def _end_group(self) -> None:
         if self._writing is not None:
             self._writing.cancel()
-        self._stdin.close()
+        self._child.stdin.close()
         with anyio.move_on_after(self._household.eof_grace):
             await self.exited.wait()
         if await self._group_ended(within=0):
@@ -230,21 +218,10 @@ class AgentProcess:
             await anyio.sleep(_POLL)
         logger.error("%s: processes that left its group live on", self._label)
 
-    async def _release(self) -> None:
+    def _release(self) -> None:
         self._draining.cancel()
-        if self.exited.is_set():
-            await self._process.aclose()
-            return
         self._background.cancel()
-        await self._stdout.aclose()
-        await self._stderr.aclose()
-
-
-async def _receive(stream: ByteReceiveStream) -> bytes:
-    try:
-        return await stream.receive(_CHUNK)
-    except (anyio.EndOfStream, anyio.ClosedResourceError, anyio.BrokenResourceError, OSError):
-        return b""
+        self._child.close()
 
 
 async def start_process(
@@ -263,30 +240,12 @@ async def start_process(
 
     :param label: what log lines call it.
     :param marker: the entry of `environment` by which its descendants are known.
-    :raises ProgramNotFound: the program is gone, or may not be executed.
-    :raises WorkingDirectoryMissing: the directory is gone.
-    :raises SpawnError: the system has no room for another process.
+    :raises SpawnError: as `start_child`.
     """
-    stdin = InputPipe()
-    try:
-        with anyio.CancelScope(shield=True):
-            process = await anyio.open_process(
-                command, stdin=stdin.child_end, cwd=cwd, env=environment, start_new_session=True
-            )
-    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
-        stdin.close()
-        if not await anyio.Path(cwd).is_dir():  # uvloop's errors do not say which of the two it is
-            raise WorkingDirectoryMissing(str(cwd), agent=agent) from error
-        raise ProgramNotFound(command[0], agent=agent) from error
-    except OSError as error:
-        stdin.close()
-        if error.errno == errno.ENOEXEC:
-            raise ProgramNotFound(command[0], agent=agent) from error
-        raise SpawnError(f"it could not be started: {os.strerror(error.errno or 0)}", agent=agent) from error
-    finally:
-        stdin.close_child_end()
-    running = AgentProcess(process, stdin, household, label=label, marker=marker)
-    household.live.add(running)
-    household.tasks.start_soon(running.watch)
-    household.tasks.start_soon(running.drain_stderr)
-    return running
+    with anyio.CancelScope(shield=True):
+        child = await start_child(command, environment=environment, cwd=cwd, agent=agent)
+    process = AgentProcess(child, household, label=label, marker=marker)
+    household.live.add(process)
+    household.tasks.start_soon(process.watch)
+    household.tasks.start_soon(process.drain_stderr)
+    return process

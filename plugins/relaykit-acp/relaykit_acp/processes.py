@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -22,6 +23,8 @@ HAS_PROC = (_PROC / "self" / "stat").exists()
 _STATE, _GROUP, _START_TIME, _ENV_END = 0, 2, 19, 48
 
 _DEAD = frozenset({b"Z", b"X"})
+
+_CHUNK = 65536
 
 _STARTING_CHECKS = 500
 _STARTING_PAUSE = 0.002
@@ -50,11 +53,12 @@ def stat(pid: int) -> ProcessStat | None:
 
 
 def _stat_fields(pid: int) -> list[bytes]:
-    raw = (_PROC / str(pid) / "stat").read_bytes()
+    raw = _read(f"/proc/{pid}/stat")
     # The command's name is in brackets, and may hold brackets and spaces itself.
     return raw[raw.rindex(b")") + 2 :].split()
 
 
+@cache
 def boot_id() -> str | None:
     """Return what tells this boot of the machine from another, where it says so."""
     try:
@@ -66,11 +70,11 @@ def boot_id() -> str | None:
 def marked_by(variable: str) -> dict[str, list[int]]:
     """Return the living processes that were started with this variable, by its whole entry (``NAME=value``).
 
-    Looks at every process of the machine, some 20 µs each: call it in a thread.
+    Looks at every process of the machine, some 10 µs each: call it in a thread.
     """
     prefix = f"{variable}=".encode()
     found: dict[str, list[int]] = {}
-    undecided = list(_pids())
+    undecided = [pid for pid in _pids() if _has_program(pid)]
     for _ in range(_STARTING_CHECKS):
         starting = []
         for pid in undecided:
@@ -80,9 +84,10 @@ def marked_by(variable: str) -> dict[str, list[int]]:
                     starting.append(pid)
                     continue
                 environment = _environment(pid)  # it may have come meanwhile
-            for entry in environment:
-                if entry.startswith(prefix):
-                    found.setdefault(entry.decode(errors="replace"), []).append(pid)
+            if prefix in environment:
+                for entry in environment.split(b"\0"):
+                    if entry.startswith(prefix):
+                        found.setdefault(entry.decode(errors="replace"), []).append(pid)
         if not starting:
             break
         undecided = starting
@@ -103,7 +108,7 @@ def signal_if_marked(pid: int, marker: str, number: signal.Signals) -> None:
     except OSError:
         return
     try:
-        if marker.encode() in _environment(pid):
+        if marker.encode() in _environment(pid).split(b"\0"):
             signal.pidfd_send_signal(descriptor, number)
     except OSError as error:
         logger.info("process %d takes no %s from us: %s", pid, number.name, error.strerror)
@@ -155,21 +160,42 @@ def _pids() -> Iterator[int]:
         yield from (int(name) for name in os.listdir(_PROC) if name.isdecimal())  # noqa: PTH208 -- 5 times faster
 
 
-def _environment(pid: int) -> list[bytes]:
-    """Return what a process was started with; nothing for zombies, and for those of other users."""
+def _has_program(pid: int) -> bool:
+    """Tell whether it can be one of ours; kernel threads, zombies and the processes of other users are not."""
     try:
-        with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:  # noqa: PTH123 -- twice as fast as a Path
-            raw = file.readall()
+        os.readlink(f"/proc/{pid}/exe")  # noqa: PTH115 -- of the cost of a look, Paths would be half
     except OSError:
-        return []
-    return raw.split(b"\0") if raw else []
+        return False
+    return True
+
+
+def _environment(pid: int) -> bytes:
+    """Return what a process was started with, each entry ended by a zero; nothing for zombies."""
+    try:
+        return _read(f"/proc/{pid}/environ")
+    except OSError:
+        return b""
 
 
 def _is_starting(pid: int) -> bool:
     """Tell whether a process is in the midst of ``exec``: it has a program, but no environment yet."""
     try:
-        (_PROC / str(pid) / "exe").readlink()  # kernel threads have none
         fields = _stat_fields(pid)
     except OSError:
         return False
     return fields[_ENV_END] == b"0" and fields[_STATE] not in _DEAD
+
+
+def _read(path: str) -> bytes:
+    """Return what is in a file of ``/proc``: as `Path.read_bytes`, which takes three times as long.
+
+    :raises OSError: it is gone, or not for us.
+    """
+    file = os.open(path, os.O_RDONLY)
+    try:
+        chunks = []
+        while chunk := os.read(file, _CHUNK):
+            chunks.append(chunk)
+        return b"".join(chunks)
+    finally:
+        os.close(file)
