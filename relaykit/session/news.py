@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable
 
 import anyio
@@ -26,7 +25,9 @@ class News:
     def __init__(self, tasks: TaskGroup, enter: Callable[[], None] = lambda: None) -> None:
         self._tasks = tasks
         self._enter = enter
-        self._untold: deque[tuple[Telling, anyio.Event]] = deque()
+        self._untold: list[
+            tuple[Telling, anyio.Event]
+        ] = []  # it is short, and an empty deque takes 600 bytes
         self._telling = False
 
     def tell(self, telling: Telling) -> anyio.Event:
@@ -42,7 +43,7 @@ class News:
         self._enter()
         with anyio.CancelScope(shield=True):  # hooks have their own deadlines
             while self._untold:
-                telling, told = self._untold.popleft()
+                telling, told = self._untold.pop(0)
                 try:
                     await telling()
                 except Exception:

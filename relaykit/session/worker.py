@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any, Generic, TypeVar
@@ -103,7 +102,7 @@ class Worker:
         self.report: CleanupReport | None = None
         self._news = News(tasks, _enter_hooks)
         self._latest_news: anyio.Event | None = None
-        self._inbox: deque[Job[Any]] = deque()
+        self._inbox: list[Job[Any]] = []  # it is short, and an empty deque takes 600 bytes
         self._wakeup: anyio.Event | None = None
         self._stopped = False
 
@@ -148,10 +147,7 @@ class Worker:
         _working_for.set(self.session.id)
         try:
             with anyio.CancelScope(shield=True):
-                while (job := await self._next_job()) is not None:
-                    self._latest_news = None
-                    await job.run()
-                    job.finish(self._latest_news)
+                while await self._do_next_job():
                     if self.ended and not self._stopped:
                         forget()
                         self.stop()
@@ -161,14 +157,18 @@ class Worker:
             for job in self._inbox:  # only if the task was ended by force
                 job.fail(ManagerClosed())
 
-    async def _next_job(self) -> Job[Any] | None:
+    async def _do_next_job(self) -> bool:
         while not self._inbox:
             if self._stopped:
-                return None
+                return False
             self._wakeup = anyio.Event()
             await self._wakeup.wait()
             self._wakeup = None
-        return self._inbox.popleft()
+        job = self._inbox.pop(0)
+        self._latest_news = None
+        await job.run()
+        job.finish(self._latest_news)
+        return True
 
     def _wake(self) -> None:
         if self._wakeup is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +20,7 @@ class Noise:
     def __init__(self, label: str) -> None:
         self._label = label
         self._count = 0
-        self._last: deque[str] = deque(maxlen=_KEPT)
+        self._last: list[str] = []
 
     def __str__(self) -> str:
         return "\n".join(self._last)
@@ -30,7 +29,7 @@ class Noise:
         """Take note of a line that is skipped."""
         self._count += 1
         text = line[:_LINE_LENGTH].decode(errors="replace").strip()
-        self._last.append(text)
+        self._last = [*self._last[1 - _KEPT :], text]
         if self._count <= _LINES:
             logger.warning("%s: skipped a line (%s): %s", self._label, why, text)
         if self._count == _LINES:

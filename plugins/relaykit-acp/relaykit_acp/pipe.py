@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 import anyio
 
 _CHUNK = 65536
+_CAPACITY = 1024 * 1024
+"""What a pipe holds at most, unless an administrator says otherwise (pipe(7))."""
 
 
 class InputPipe:
@@ -70,9 +73,10 @@ class OutputPipe:
         own_end, self.child_end = os.pipe()
         os.set_blocking(own_end, False)
         self._fd: int | None = own_end
+        self._rest = b""
 
     async def receive(self) -> bytes:
-        """Return the next bytes, as many as there are; nothing at the end, or once it is closed.
+        """Return the next bytes, as many as there are; nothing at the end.
 
         Always waits for the loop to say that there is something: a child that never pauses shall not keep
         the loop from the others.
@@ -85,19 +89,25 @@ class OutputPipe:
             chunk = self._read()
             if chunk is not None:
                 return chunk
-        return b""
+        rest, self._rest = self._rest, b""
+        return rest
 
     def _read(self) -> bytes | None:
         if self._fd is None:  # closed since it was readable
-            return b""
+            return None
         try:
             return os.read(self._fd, _CHUNK)
         except BlockingIOError:
             return None
 
     def close(self) -> None:
-        """Close our end: the child's next write fails. Idempotent; whoever waits in `receive` is woken."""
+        """Take what is in the pipe, for `receive` to return yet, and close our end. Idempotent.
+
+        Whoever still holds the other end is not waited for, and whoever waits in `receive` is woken.
+        """
         if self._fd is not None:
+            with contextlib.suppress(OSError):
+                self._rest = os.read(self._fd, _CAPACITY)
             fd, self._fd = self._fd, None
             anyio.notify_closing(fd)
             os.close(fd)

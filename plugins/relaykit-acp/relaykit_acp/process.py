@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import math
 import signal
-from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -46,15 +44,10 @@ class AgentProcess:
         self._label = label
         self._marker = marker
         self._household = household
-        self._last_words: deque[str] = deque(maxlen=_STDERR_LINES)
+        self._last_words: list[str] = []
         self._stderr_drained = anyio.Event()
         self._background = anyio.CancelScope(shield=True)
-        self._draining = anyio.CancelScope(shield=True)
-        self._reading: anyio.CancelScope | None = None
-        self._patience = _DRAIN_GRACE
-        self._writing: anyio.CancelScope | None = None
-        self._closing = False
-        self._closed = anyio.Event()
+        self._closed: anyio.Event | None = None  # made by who closes
 
     @property
     def exit_code(self) -> int | None:
@@ -73,22 +66,12 @@ class AgentProcess:
 
         Ends soon after the process did, whoever else holds the pipe.
         """
-        gone = self.exited.is_set()
-        deadline = anyio.current_time() + self._patience if gone else math.inf
-        with anyio.CancelScope(deadline=deadline) as scope:
-            self._reading = scope
-            try:
-                return await self._child.stdout.receive()
-            finally:
-                self._reading = None
-                if gone:
-                    self._patience = max(0.0, deadline - anyio.current_time())
-        return b""
+        return await self._child.stdout.receive()
 
     @property
     def gone(self) -> bool:
         """It has ended, or is being ended: nothing can be written any more."""
-        return self._closing or self.exited.is_set()
+        return self._closed is not None or self.exited.is_set()
 
     def write_nowait(self, data: bytes) -> bool:
         """Write a line of at most ``PIPE_BUF`` bytes if that takes no waiting; else do nothing and return False."""
@@ -105,15 +88,11 @@ class AgentProcess:
         """
         if self.gone:
             return False
-        with anyio.CancelScope() as scope:
-            self._writing = scope
-            try:
-                await self._child.stdin.send(data)
-            except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
-                return False
-            finally:
-                self._writing = None
-        return not scope.cancelled_caught
+        try:
+            await self._child.stdin.send(data)
+        except (anyio.ClosedResourceError, OSError):
+            return False
+        return True
 
     async def settle(self) -> None:
         """Wait a moment for the exit code and the last words of a process that seems to have ended."""
@@ -128,17 +107,19 @@ class AgentProcess:
         with self._background:
             await self._child.wait()
             self.exited.set()
-            if self._writing is not None:
-                self._writing.cancel()
-            if self._reading is not None:
-                self._reading.deadline = anyio.current_time() + _DRAIN_GRACE
+            self._child.stdin.close()
             logger.info("%s: process %d ended with %s", self._label, self.pid, self.exit_code)
+            await anyio.sleep(
+                _DRAIN_GRACE
+            )  # what it said last is in the pipes; its children may still add to it
+            self._child.stdout.close()
+            self._child.stderr.close()
 
     async def drain_stderr(self) -> None:
         """Read stderr until its end, so that the process never waits for us there."""
         lines = LineSplitter(_STDERR_LINE_LIMIT)
         try:
-            with self._draining:
+            with anyio.CancelScope(shield=True):
                 while chunk := await self._child.stderr.receive():
                     for line in lines.feed(chunk):
                         self._heard(line)
@@ -153,7 +134,7 @@ class AgentProcess:
     def _heard(self, line: bytes) -> None:
         text = line[:_STDERR_LINE_LENGTH].decode(errors="replace").rstrip()
         if text:
-            self._last_words.append(text)
+            self._last_words = [*self._last_words[1 - _STDERR_LINES :], text]
             logger.info("%s: stderr: %s", self._label, text)
 
     # ------------------------------------------------------------ the end
@@ -163,10 +144,10 @@ class AgentProcess:
 
         Takes the two graces and a moment at most. Idempotent; concurrent calls wait for the first.
         """
-        if self._closing:
+        if self._closed is not None:
             await self._closed.wait()
             return
-        self._closing = True
+        self._closed = anyio.Event()
         with anyio.CancelScope(shield=True):
             async with AsyncExitStack() as steps:  # the last is the first, and none is left out
                 steps.callback(self._closed.set)
@@ -176,8 +157,6 @@ class AgentProcess:
                 steps.push_async_callback(self._end_group)
 
     async def _end_group(self) -> None:
-        if self._writing is not None:
-            self._writing.cancel()
         self._child.stdin.close()
         with anyio.move_on_after(self._household.eof_grace):
             await self.exited.wait()
@@ -219,7 +198,6 @@ class AgentProcess:
         logger.error("%s: processes that left its group live on", self._label)
 
     def _release(self) -> None:
-        self._draining.cancel()
         self._background.cancel()
         self._child.close()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from select import PIPE_BUF
 
 import anyio
@@ -30,7 +29,7 @@ class LineWriter:
         self._tasks = tasks
         # No lock: a turn may be ended by another task than took it.
         self._turn = anyio.Semaphore(1, fast_acquire=True)
-        self._later: deque[bytes] = deque()
+        self._later: list[bytes] = []
 
     async def take_turn(self) -> None:
         """Wait until it is this caller's turn. `put` ends it."""
@@ -100,4 +99,4 @@ class LineWriter:
             if not await self.put(self._later[0]):
                 self._later.clear()
                 return
-            self._later.popleft()
+            self._later.pop(0)
