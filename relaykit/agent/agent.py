@@ -6,13 +6,24 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from relaykit.conversation.frame import Frame
+from relaykit.session.model import Json
 
 
 class Agent(Protocol):
     """One agent that takes prompts, in its own process or elsewhere."""
 
+    @property
+    def opened(self) -> Json:
+        """What the agent said of the session when it was opened, as it stands now (ACP: modes, config options)."""
+        ...
+
+    @property
+    def needs_login(self) -> bool:
+        """It refused the last prompt until a person logs it in. It is worth another prompt once one has."""
+        ...
+
     async def send(self, frame: Frame, /) -> None:
-        """Give the agent a PROMPT, CANCEL, CALL or DECISION.
+        """Give the agent a PROMPT, CANCEL, CALL or DECISION. A CANCEL with a `ref` means that CALL.
 
         May wait while the agent does not read. Calls may be concurrent; each frame goes out whole, also
         when the caller is cancelled.

@@ -23,6 +23,7 @@ class AgentSpec:
     :param command: program and arguments; never a shell line, never from a client.
     :param env: environment variables on top of the launcher's short safe list. Values are secrets.
     :param login: the command with which a person logs this agent in, where it is known.
+    :param mcp_servers: what the agent is to use besides its own, each as its protocol has it. May hold secrets.
     """
 
     name: str
@@ -30,6 +31,7 @@ class AgentSpec:
     env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
     launcher: str = "acp"
     login: str | None = None
+    mcp_servers: tuple[Json, ...] = field(default=(), repr=False)
 
 
 class AgentLauncher(Protocol):

@@ -17,9 +17,10 @@ from relaykit.clock import Clock
 from relaykit.conversation.conversation import Conversation
 from relaykit.conversation.frame import Frame, Kind
 from relaykit.conversation.permissions import Question, Questions
-from relaykit.errors import AgentGone, Refused, SessionNotActive, SessionNotFound, TurnQueueFull
+from relaykit.errors import Refused, SessionNotActive, SessionNotFound, TurnQueueFull
 from relaykit.hooks.dispatch import Dispatcher
 from relaykit.hooks.events import (
+    ModeRequest,
     PermissionRequest,
     PromptRequest,
     QuestionAnswered,
@@ -28,12 +29,16 @@ from relaykit.hooks.events import (
     TurnStarted,
 )
 from relaykit.meter import MESSAGES, Meter
+from relaykit.relay.outbox import Outbox
 from relaykit.session.manager import Manager
-from relaykit.session.model import Session, SessionState
+from relaykit.session.model import Json, Session, SessionState
 from relaykit.session.news import News
 from relaykit.tasks import OwnedTasks
 
 logger = logging.getLogger(__name__)
+
+_MODE_CALLS = frozenset({"session/set_mode", "session/set_model", "session/set_config_option"})
+"""The CALLs that can switch an agent to where it asks nobody any more: policies hear of them first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +92,18 @@ class LiveSession:
         self._max_queued_prompts = max_queued_prompts
         self._agent: Agent | None = None
         self._turn: _Turn | None = None
-        # Lists, because both are short, and an empty deque takes 600 bytes of every idle session.
-        self._waiting: list[_Prompt] = []
-        self._outbox: list[Frame] = []
-        self._sending: TaskGroup | None = None
+        self._outbox: Outbox | None = None
+        self._waiting: list[_Prompt] = []  # it is short, and an empty deque takes 600 bytes
+
+    @property
+    def opened(self) -> Json:
+        """What the agent says of the session, as it stands now; empty while there is no agent."""
+        return self._agent.opened if self._agent is not None else {}
+
+    @property
+    def needs_login(self) -> bool:
+        """The agent takes no prompts until a person logs it in."""
+        return self._agent is not None and self._agent.needs_login
 
     # ------------------------------------------------------------ what clients ask for
 
@@ -148,6 +161,37 @@ class LiveSession:
         for question, decision in zip(open_questions, decisions, strict=True):
             await self._tell_answered(question, decision, by="relay", outcome="cancelled")
 
+    def withdraw(self, turn: str) -> bool:
+        """Take back a prompt that still waits for its turn; return False if it does not wait (any more)."""
+        waiting = [prompt for prompt in self._waiting if prompt.turn == turn]
+        for prompt in waiting:
+            self._waiting.remove(prompt)
+        return bool(waiting)
+
+    async def call(self, method: str, body: bytes, *, client_id: str, ref: str) -> None:
+        """Put a request to the agent that is no prompt. The RESULT in the transcript has the same `ref`.
+
+        :param body: raw JSON of the params, without a session id.
+        :param ref: a fresh id for the call.
+        :raises SessionNotActive: the session has no agent now.
+        :raises Refused: a policy said no to a change of mode.
+        """
+        session = await self._active_session()
+        frame = Frame(Kind.CALL, body, ref, method)
+        if method in _MODE_CALLS and self._dispatcher.listens_to("relaykit_check_mode"):
+            await self._dispatcher.check_mode(ModeRequest(session=session, client_id=client_id, call=frame))
+            session = await self._active_session()
+        if self._outbox is None:
+            raise SessionNotActive(self.id, session.state)
+        await self.conversation.publish([frame])
+        self._send(frame)
+
+    async def cancel_call(self, ref: str) -> None:
+        """Tell the agent that nobody needs the answer to a CALL any more. It answers all the same."""
+        frame = Frame(Kind.CANCEL, ref=ref, method="$/cancel_request")
+        await self.conversation.publish([frame])
+        self._send(frame)
+
     async def answer(self, ref: str, body: bytes, *, client_id: str) -> None:
         """Answer an open question; the first answer wins.
 
@@ -172,7 +216,7 @@ class LiveSession:
         """Relay until the agent is gone."""
         self._agent = agent
         async with OwnedTasks() as tasks:
-            self._sending = tasks
+            self._outbox = Outbox(agent, tasks, self._undeliverable)
             try:
                 await self._start_next()
                 while True:
@@ -181,7 +225,7 @@ class LiveSession:
             except anyio.EndOfStream:
                 return
             finally:
-                self._sending = None
+                self._outbox = None
 
     async def finish(self, reason: str) -> None:
         """Close in the transcript what is still open: questions are cancelled, the turn is interrupted."""
@@ -201,42 +245,23 @@ class LiveSession:
         self._agent = None
         self._waiting.clear()
 
-    async def _deliver_outbox(self, agent: Agent) -> None:
-        while self._outbox:
-            frame = self._outbox[0]
-            try:
-                await agent.send(frame)
-            except AgentGone:
-                return  # `receive` tells the same, with everything that the agent still said
-            except ValueError as error:
-                logger.warning("session %s: a %s cannot be sent: %s", self.id, frame.kind, error)
-                await self._undeliverable(frame, agent, str(error))
-            self._outbox.pop(0)
-
-    async def _undeliverable(self, frame: Frame, agent: Agent, why: str) -> None:
+    async def _undeliverable(self, frame: Frame, why: str) -> None:
         """Answer for the agent what cannot be put to it: one client's mistake ends no session."""
         if frame.kind is Kind.PROMPT:
             end = Frame(Kind.TURN_END, _error(-32602, why), frame.ref, frame.method, failed=True)
             await self.conversation.publish([end])
             await self._turn_over(end)
-        elif frame.kind is Kind.DECISION:
+        elif frame.kind is Kind.DECISION and self._agent is not None:
             request = Frame(Kind.REQUEST, ref=frame.ref, method=frame.method)
-            self._send(agent.decline(request, cancelled=True))
+            self._send(self._agent.decline(request, cancelled=True))
+        elif frame.kind is Kind.CALL:
+            refusal = Frame(Kind.RESULT, _error(-32602, why), frame.ref, frame.method, failed=True)
+            await self.conversation.publish([refusal])
 
     def _send(self, frame: Frame) -> None:
         self._meter.count(MESSAGES, direction="to_agent")
-        if self._sending is None or self._agent is None or self._goes_at_once(frame, self._agent):
-            return
-        self._outbox.append(frame)
-        if len(self._outbox) == 1:
-            self._sending.start_soon(self._deliver_outbox, self._agent)
-
-    def _goes_at_once(self, frame: Frame, agent: Agent) -> bool:
-        """Give it to the agent here and now, if it overtakes nothing and nothing has to be waited for."""
-        try:
-            return not self._outbox and agent.send_nowait(frame)
-        except ValueError:
-            return False  # the outbox's task answers for it
+        if self._outbox is not None:
+            self._outbox.send(frame)
 
     async def _hear(self, frames: Sequence[Frame], agent: Agent, tasks: TaskGroup) -> None:
         self._meter.count(MESSAGES, len(frames), direction="from_agent")

@@ -168,6 +168,7 @@ def _agents(
             env={variable: environ[variable] for variable in agent.env if variable in environ},
             launcher=agent.launcher,
             login=agent.login,
+            mcp_servers=agent.mcp_servers,
         )
     return agents
 

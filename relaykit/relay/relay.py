@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -27,7 +28,7 @@ from relaykit.relay.live_session import LiveSession
 from relaykit.relay.run_session import Parts, run_session
 from relaykit.relay.running import RunningFile
 from relaykit.session.manager import Manager
-from relaykit.session.model import Cause, Session, SessionFilter, check_agent_id
+from relaykit.session.model import Cause, Json, Session, SessionFilter, check_agent_id
 from relaykit.session.news import News
 from relaykit.session.worker import Job
 from relaykit.settings import Settings
@@ -87,6 +88,41 @@ class Relay:
         self._tasks = tasks
         self._live: dict[str, LiveSession] = {}
 
+    # ------------------------------------------------------------ what is configured
+
+    def agent(self, name: str = "") -> AgentSpec:
+        """Return an agent by its name, or the default one.
+
+        :raises UnknownAgent: no such agent, or no default among several.
+        """
+        default = self.settings.relay.default_agent or ("" if self.settings.agents else "echo")
+        configured = self.settings.agents or self.agents
+        chosen = name or default or (next(iter(configured)) if len(configured) == 1 else "")
+        if chosen not in self.agents:
+            raise UnknownAgent(chosen, self.agents)
+        return self.agents[chosen]
+
+    def project(self, name: str = "") -> str:
+        """Return the name of a project that is configured: this one, or the default one.
+
+        :raises UnknownProject: no such project, or no default among several.
+        """
+        projects = self.settings.projects
+        only = next(iter(projects)) if len(projects) == 1 else ""
+        chosen = name or self.settings.relay.default_project or only
+        if chosen not in projects:
+            raise UnknownProject(chosen, projects)
+        return chosen
+
+    async def profile(self, agent: str = "") -> Json:
+        """Return what an agent says of itself before any session (ACP: its answer to ``initialize``). Cached.
+
+        :raises UnknownAgent: as `agent`.
+        :raises SpawnError: it cannot be started; each kind says what to do.
+        """
+        spec = self.agent(agent)
+        return await self._parts.launchers[spec.launcher].profile(spec)
+
     # ------------------------------------------------------------ sessions
 
     async def create(
@@ -97,11 +133,14 @@ class Relay:
         project: str = "",
         owner: str = "local",
         actor: str = "client",
+        mcp_servers: Sequence[Json] = (),
     ) -> Session:
         """Create a session and start it; it goes on by itself. Its conversation tells how.
 
         :param agent: a configured agent's name; empty for the default one.
         :param project: a configured project's name; empty for the default one.
+        :param mcp_servers: for this session, besides the agent's own. They are not checked: none that a client
+            names may start a program.
         :raises InvalidAgentId: the role could not name a directory and a branch.
         :raises UnknownAgent: no such agent, or no default among several.
         :raises UnknownProject: no such project, or no default among several.
@@ -110,8 +149,10 @@ class Relay:
         :raises ManagerClosed: the relay is shutting down.
         """
         check_agent_id(agent_id)
-        spec = self._agent(agent)
-        project = self._project(project)
+        spec = self.agent(agent)
+        if mcp_servers:
+            spec = replace(spec, mcp_servers=(*spec.mcp_servers, *mcp_servers))
+        project = self.project(project)
         if self._dispatcher.listens_to("relaykit_check_session"):
             await self._dispatcher.check_session(
                 SessionRequest(agent_id=agent_id, agent=spec.name, project=project, owner=owner)
@@ -176,6 +217,20 @@ class Relay:
         :raises SessionNotFound: there is no such session.
         """
         await self._require_live(session_id).cancel()
+
+    async def call(self, session_id: str, method: str, body: bytes, *, client_id: str, ref: str) -> None:
+        """Put any other request to the agent; see `LiveSession.call`. Its RESULT comes by `attach`.
+
+        :raises SessionNotFound: there is no such session.
+        """
+        await self._require_live(session_id).call(method, body, client_id=client_id, ref=ref)
+
+    async def cancel_call(self, session_id: str, ref: str) -> None:
+        """Tell the agent that nobody needs the answer to a CALL any more. It answers all the same.
+
+        :raises SessionNotFound: there is no such session.
+        """
+        await self._require_live(session_id).cancel_call(ref)
 
     async def answer(self, session_id: str, ref: str, body: bytes, *, client_id: str) -> None:
         """Answer an open question; the first answer wins.
@@ -334,19 +389,3 @@ class Relay:
         if live is None:
             raise SessionNotFound(session_id)
         return live
-
-    def _agent(self, name: str) -> AgentSpec:
-        default = self.settings.relay.default_agent or ("" if self.settings.agents else "echo")
-        configured = self.settings.agents or self.agents
-        chosen = name or default or (next(iter(configured)) if len(configured) == 1 else "")
-        if chosen not in self.agents:
-            raise UnknownAgent(chosen, self.agents)
-        return self.agents[chosen]
-
-    def _project(self, name: str) -> str:
-        projects = self.settings.projects
-        only = next(iter(projects)) if len(projects) == 1 else ""
-        chosen = name or self.settings.relay.default_project or only
-        if chosen not in projects:
-            raise UnknownProject(chosen, projects)
-        return chosen

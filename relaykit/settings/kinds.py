@@ -77,7 +77,7 @@ def kind_of(hint: object) -> Kind:
         return _choice({member.value: member for member in hint})
     raise TypeError(
         f"{hint!r} is not a type that settings can hold: use str, int, float, bool, Path, tuple[str, ...], "
-        "Mapping[str, str], a Literal of strings, a StrEnum, or one of these and None"
+        "Mapping[str, str], tuple[Mapping[str, Any], ...], a Literal of strings, a StrEnum, or one of these and None"
     )
 
 
@@ -168,6 +168,12 @@ def _take_table(value: object, _place: Place) -> Mapping[str, str]:
     return types.MappingProxyType({str(key): str(item) for key, item in value.items()})
 
 
+def _take_tables(value: object, _place: Place) -> tuple[Mapping[str, Any], ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(item, Mapping) for item in value):
+        raise WrongKind('a list of tables, as [{ a = "b" }]')
+    return tuple(types.MappingProxyType(dict(item)) for item in value)
+
+
 def _choice(members: Mapping[str, object]) -> Kind:
     label = f"one of {_quoted(tuple(members))}"
 
@@ -193,6 +199,7 @@ _SIMPLE: Mapping[object, Kind] = {
     Path: Kind("path", plain=True, take=_take_path),
     tuple[str, ...]: Kind("list of strings", plain=False, take=_take_strings),
     Mapping[str, str]: Kind("table of strings", plain=False, take=_take_table),
+    tuple[Mapping[str, Any], ...]: Kind("list of tables", plain=False, take=_take_tables),
 }
 
 _FOUND: Sequence[tuple[type | types.UnionType, str]] = (

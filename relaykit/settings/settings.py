@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypeVar, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from relaykit.errors import SettingsError, did_you_mean
 from relaykit.settings.declaration import setting
@@ -71,6 +71,9 @@ class AgentSettings:
     env: tuple[str, ...] = setting((), help="names of environment variables to pass on")
     launcher: str = setting("acp", help="what starts it")
     login: str | None = setting(None, help="the command that logs it in, for messages")
+    mcp_servers: tuple[Mapping[str, Any], ...] = setting(
+        (), help="MCP servers for its sessions, each a table as in ACP's `session/new`"
+    )
 
     def __post_init__(self) -> None:
         if not self.command or not self.command[0]:

@@ -13,9 +13,11 @@ from anyio.abc import TaskGroup
 
 from relaykit.conversation.frame import Frame, Kind
 from relaykit.errors import AgentGone, FrameTooLarge
+from relaykit.session.model import Json
 from relaykit_acp import envelope, questions
 from relaykit_acp.envelope import Message, NotAMessage, NotJson
 from relaykit_acp.lines import LineSplitter
+from relaykit_acp.modes import Modes
 from relaykit_acp.noise import Noise
 from relaykit_acp.process import AgentProcess
 from relaykit_acp.writer import LineWriter
@@ -28,11 +30,15 @@ _SESSIONLESS = frozenset({"authenticate", "initialize", "logout", "session/list"
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """A request of ours that the agent has not answered yet."""
+    """A request of ours that the agent has not answered yet.
+
+    :param params: what was asked for, where the answer alone does not say what is now the case.
+    """
 
     kind: Kind
     ref: str
     method: str
+    params: bytes = b""
 
 
 class AcpAgent:
@@ -65,15 +71,26 @@ class AcpAgent:
         self._label = label
         self._lines = LineSplitter(max_frame_bytes)
         self._noise = Noise(label)
-        self.enter_session(b'""')
+        self.enter_session(b'""', Modes())
         self._writer = LineWriter(process, tasks)
         self._next_id = 0
         self._calls: dict[bytes, _Call] = {}
         self._questions: dict[str, bytes] = {}
         self._frames: list[Frame] = []
         self._ended = False
+        self._needs_login = False
 
     # ------------------------------------------------------------ the Agent contract
+
+    @property
+    def opened(self) -> Json:
+        """Its answer to ``session/new``, less the id; modes and config options as they were set since."""
+        return self._modes.opened
+
+    @property
+    def needs_login(self) -> bool:
+        """It answered the last prompt with -32000."""
+        return self._needs_login
 
     async def send(self, frame: Frame, /) -> None:
         """Give the agent a PROMPT, CANCEL, CALL or DECISION.
@@ -83,17 +100,16 @@ class AcpAgent:
         """
         match frame.kind:
             case Kind.PROMPT:
-                await self._call(Kind.TURN_END, frame.ref, "session/prompt", self._addressed(frame.body))
+                call = _Call(Kind.TURN_END, frame.ref, "session/prompt")
+                await self._call(call, self._addressed(frame.body))
             case Kind.CALL:
                 sessionless = frame.method in _SESSIONLESS
                 params = (
                     envelope.one_line(frame.body) or b"{}" if sessionless else self._addressed(frame.body)
                 )
-                await self._call(Kind.RESULT, frame.ref, frame.method, params)
+                await self._call(_Call(Kind.RESULT, frame.ref, frame.method, params), params)
             case Kind.CANCEL:
-                line = envelope.notification("session/cancel", self._addressed(frame.body))
-                await self._writer.take_turn()
-                await self._put(line)
+                await self._cancel(frame)
             case Kind.DECISION:
                 body = envelope.one_line(frame.body)
                 await self._answer(frame.ref, body, failed=frame.failed)
@@ -110,7 +126,7 @@ class AcpAgent:
         params = self._addressed(frame.body)
         if not self._writer.take_turn_nowait():
             return False
-        raw_id = self._open_call(Kind.TURN_END, frame.ref, "session/prompt")
+        raw_id = self._open_call(_Call(Kind.TURN_END, frame.ref, "session/prompt"))
         went = self._writer.put_nowait(envelope.request(self._next_id, "session/prompt", params))
         if not went:
             del self._calls[raw_id]
@@ -170,7 +186,7 @@ class AcpAgent:
         """
         ref = self._new_ref()
         with contextlib.suppress(AgentGone):  # its last words are read first
-            await self._call(Kind.RESULT, ref, method, params)
+            await self._call(_Call(Kind.RESULT, ref, method), params)
         seen = 0
         while True:
             for place in range(seen, len(self._frames)):
@@ -183,8 +199,12 @@ class AcpAgent:
             if not await self._read():
                 raise anyio.EndOfStream
 
-    def enter_session(self, session_id: bytes) -> None:
-        """Address all that follows to this ACP session; raw JSON, quotes included."""
+    def enter_session(self, session_id: bytes, modes: Modes) -> None:
+        """Address all that follows to this ACP session; raw JSON, quotes included.
+
+        :param modes: what the agent said of it.
+        """
+        self._modes = modes
         self._session_id = session_id
         self._address = b'{"sessionId":%b,' % session_id
 
@@ -193,20 +213,31 @@ class AcpAgent:
     def _addressed(self, body: bytes) -> bytes:
         return envelope.splice_session_id(self._session_id, body)
 
-    async def _call(self, answered_by: Kind, ref: str, method: str, params: bytes) -> None:
+    async def _call(self, call: _Call, params: bytes) -> None:
         await self._writer.take_turn()
         # It stays open if the caller is cancelled: the line may be out already, and be answered.
-        raw_id = self._open_call(answered_by, ref, method)
+        raw_id = self._open_call(call)
         try:
-            await self._put(envelope.request(self._next_id, method, params))
+            await self._put(envelope.request(self._next_id, call.method, params))
         except AgentGone:
             self._calls.pop(raw_id, None)
             raise
 
-    def _open_call(self, answered_by: Kind, ref: str, method: str) -> bytes:
+    async def _cancel(self, frame: Frame) -> None:
+        if frame.ref:
+            raw_id = next((raw_id for raw_id, call in self._calls.items() if call.ref == frame.ref), None)
+            if raw_id is None:
+                return  # it was answered meanwhile
+            line = envelope.notification("$/cancel_request", b'{"requestId":%b}' % raw_id)
+        else:
+            line = envelope.notification("session/cancel", self._addressed(frame.body))
+        await self._writer.take_turn()
+        await self._put(line)
+
+    def _open_call(self, call: _Call) -> bytes:
         self._next_id += 1
         raw_id = b"%d" % self._next_id
-        self._calls[raw_id] = _Call(answered_by, ref, method)
+        self._calls[raw_id] = call
         return raw_id
 
     async def _answer(self, ref: str, body: bytes, *, failed: bool) -> None:
@@ -281,6 +312,7 @@ class AcpAgent:
         short = raw.startswith(self._address)
         body = b"{" + raw[len(self._address) :] if short else envelope.strip_session_id(raw)
         ref = self._cancelled_question(body) if message.method == "$/cancel_request" else ""
+        self._modes.heard_update(body)
         self._frames.append(Frame(Kind.UPDATE, body, ref, message.method))
 
     def _cancelled_question(self, body: bytes) -> str:
@@ -311,6 +343,10 @@ class AcpAgent:
 
     def _take_answer(self, raw_id: bytes, body: bytes, *, failed: bool) -> None:
         call = self._calls.pop(raw_id)
+        if call.kind is Kind.TURN_END:
+            self._needs_login = failed and envelope.error_code(body) == envelope.LOGIN_REQUIRED
+        elif not failed:
+            self._modes.heard_answer(call.method, call.params, body)
         self._frames.append(Frame(call.kind, body, call.ref, call.method, failed=failed))
 
 

@@ -27,6 +27,8 @@ A prompt is echoed as one ``agent_message_chunk``. One that begins with a direct
 ``/close-stdout``               close stdout, and live on
 =============================== ==========================================================================
 
+The request ``_echo/sleep {"seconds"}`` is answered after that time, or with -32800 at ``$/cancel_request``.
+
 Flags, for the start:
 
 ==================== ====================================================================================
@@ -63,8 +65,7 @@ _CHUNK = 1 << 16
 _BANNER = b"Welcome to echo! This line is no JSON.\n"
 # A leftover of a test that failed does not live for ever.
 _LIFETIME = 600
-_METHOD_NOT_FOUND = -32601
-_LOGIN_REQUIRED = -32000
+_METHOD_NOT_FOUND, _LOGIN_REQUIRED, _CANCELLED = -32601, -32000, -32800
 _MODES = ["echo", "shout"]
 
 
@@ -93,6 +94,8 @@ class Echo:
             "session/set_mode": self._set_mode,
             "session/prompt": self._prompt,
             "session/cancel": self._cancel,
+            "_echo/sleep": self._sleep_in_call,
+            "$/cancel_request": self._cancel,
         }
         self._directives: dict[str, Callable[[list[str]], str | None]] = {
             "/stream": self._stream,
@@ -104,7 +107,7 @@ class Echo:
             "/flood": self._flood,
             "/children": self._children,
             "/unknown": self._unknown,
-            "/banner": self._banner,
+            "/banner": lambda _words: self._write(_BANNER),
             "/huge": self._huge,
             "/raw": self._raw,
             "/env": self._env,
@@ -249,6 +252,14 @@ class Echo:
         )
         self._answer(raw_id, {})
 
+    def _sleep_in_call(self, raw_id: Any, params: dict[str, Any]) -> None:
+        self._in_turn, self._cancelled = True, False
+        how, self._in_turn = self._sleep([params["seconds"]]), False
+        if self._cancelled:
+            self._fail(raw_id, _CANCELLED, how)
+        else:
+            self._answer(raw_id, {"how": how})
+
     def _cancel(self, _raw_id: Any, _params: dict[str, Any]) -> None:
         self._cancelled = self._in_turn
 
@@ -355,9 +366,6 @@ class Echo:
     def _unknown(self, words: list[str]) -> str:
         answer = self._request(words[0] if words else "no/such_method", {})
         return f"answered with {answer.get('error', {}).get('code')}"
-
-    def _banner(self, _words: list[str]) -> None:
-        self._write(_BANNER)
 
     def _huge(self, words: list[str]) -> str:
         return "x" * int(words[0])

@@ -249,5 +249,17 @@ def error_object(code: int, message: str) -> bytes:
     return msgspec.json.encode({"code": code, "message": message})
 
 
+class _ErrorCode(msgspec.Struct):
+    code: int = 0
+
+
+def error_code(body: bytes) -> int:
+    """Return the code of a raw error object; 0 if it has none."""
+    try:
+        return msgspec.json.decode(body, type=_ErrorCode).code
+    except (msgspec.MsgspecError, RecursionError):
+        return 0
+
+
 def _quote(text: str) -> bytes:
     return msgspec.json.encode(text)

@@ -17,6 +17,7 @@ from relaykit.errors import AgentExited, AgentProtocolError, FrameTooLarge, Init
 from relaykit.session.model import Json
 from relaykit_acp.agent import AcpAgent
 from relaykit_acp.envelope import LOGIN_REQUIRED
+from relaykit_acp.modes import Modes
 
 T = TypeVar("T")
 
@@ -75,13 +76,16 @@ class Handshake:
         return answer
 
     async def open_session(self, cwd: Path) -> None:
-        """Open an ACP session in a directory (absolute), and address the agent to it.
+        """Open an ACP session in a directory (absolute), with the spec's MCP servers, and address the agent to it.
 
         :raises SpawnError: as `AcpLauncher.launch`.
         """
-        result = await self._ask("session/new", {"cwd": os.fspath(cwd), "mcpServers": []})
-        opened = self._decode("session/new", result, _NewSession)
-        self._agent.enter_session(msgspec.json.encode(opened.session_id))
+        servers = [dict(server) for server in self._spec.mcp_servers]
+        result = await self._ask("session/new", {"cwd": os.fspath(cwd), "mcpServers": servers})
+        session_id = self._decode("session/new", result, _NewSession).session_id
+        opened = self._decode("session/new", result, dict[str, Any])
+        del opened["sessionId"]
+        self._agent.enter_session(msgspec.json.encode(session_id), Modes(opened))
 
     async def _ask(self, method: str, params: Mapping[str, Any]) -> bytes:
         name = self._spec.name
