@@ -10,8 +10,8 @@ import msgspec
 
 from relaykit.session.model import Json
 
-# A look for these costs next to nothing, and few updates have them: the others are not parsed.
-_SIGNS = (b'"current_mode_update"', b'"config_option_update"')
+# A look for this costs next to nothing, and few updates have it: the others are not parsed.
+_SIGN = b'_update"'
 
 _PARAMS: Mapping[str, tuple[str, str, str]] = {
     "session/set_mode": ("modeId", "modes", "currentModeId"),
@@ -33,7 +33,7 @@ class Modes:
 
     def heard_update(self, body: bytes) -> None:
         """Take note of the params of a ``session/update``."""
-        if not any(sign in body for sign in _SIGNS):
+        if _SIGN not in body:
             return
         update = _decode(body).get("update")
         if not isinstance(update, dict):
