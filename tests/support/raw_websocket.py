@@ -26,7 +26,7 @@ class RawWebSocket:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         key = base64.b64encode(os.urandom(16)).decode()
         lines = [
-            f"GET {parts.path or '/'} HTTP/1.1",
+            f"GET {parts._replace(scheme='', netloc='').geturl() or '/'} HTTP/1.1",
             f"Host: {parts.hostname}:{parts.port}",
             "Upgrade: websocket",
             "Connection: Upgrade",
