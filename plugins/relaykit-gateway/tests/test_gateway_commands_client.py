@@ -17,10 +17,11 @@ from relaykit.settings import load_settings
 from relaykit.testing import FakeClock
 from relaykit_gateway.address import Address, ClientError, NoRelayRunning, find_relay
 from relaykit_gateway.chat.transcript import Transcript, choose
-from relaykit_gateway.client import Disconnected, Unreachable, UpgradeRefused, connect
+from relaykit_gateway.client import connect
 from relaykit_gateway.http_client import HttpClient, RequestRefused
 from relaykit_gateway.terminal.lines import Lines
 from relaykit_gateway.terminal.screen import Screen, Style, printable, shortened
+from relaykit_gateway.websocket_client import Disconnected, Unreachable, UpgradeRefused
 from support.programs import Place, serving
 
 pytestmark = pytest.mark.anyio

@@ -11,9 +11,10 @@ import anyio
 
 from relaykit_gateway.address import Address, ClientError
 from relaykit_gateway.chat.transcript import Transcript, choose
-from relaykit_gateway.client import Disconnected, RelayClient, connect
+from relaykit_gateway.client import RelayClient, connect
 from relaykit_gateway.terminal.lines import Lines
 from relaykit_gateway.terminal.screen import Style
+from relaykit_gateway.websocket_client import Disconnected
 
 FAILED = 1
 
