@@ -27,6 +27,7 @@
     │   └── SpawnError
     │       ├── ProgramNotFound
     │       ├── WorkingDirectoryMissing
+    │       ├── FetchFailed
     │       ├── AgentExited
     │       ├── InitializeTimeout
     │       ├── LoginRequired
@@ -298,6 +299,25 @@ class WorkingDirectoryMissing(SpawnError):
             agent=agent,
         )
         self.directory = directory
+
+
+class FetchFailed(SpawnError):
+    """The package that the agent is in could not be fetched before its start.
+
+    :param package: as its registry knows it, with the version that was asked for.
+    :param why: what happened, for people.
+    :param said: the last lines of who was to fetch it.
+    """
+
+    def __init__(self, package: str, why: str, *, agent: str, said: str = "") -> None:
+        words = f"; its last words were:\n{said}" if said else ""
+        super().__init__(
+            f"npx could not fetch {package!r}: {why}. Try `npx --yes --package {package} -c true` as the user of "
+            f"this relay, or install the package and name its program in `command` of [agents.{agent}]{words}",
+            agent=agent,
+        )
+        self.package = package
+        self.said = said
 
 
 class AgentExited(SpawnError):

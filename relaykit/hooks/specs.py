@@ -76,6 +76,8 @@ def relaykit_register_commands() -> Sequence[Command]:
 def relaykit_register_agents(context: PluginContext) -> Mapping[str, AgentSpec]:
     """Offer agents that are known without settings; ``[agents.NAME]`` overrides one.
 
+    The first is the agent of sessions that name none, where settings have no agent at all.
+
     Example: ``return {"echo": AgentSpec(name="echo", command=(sys.executable, "-m", "my_echo"))}``
     """
 

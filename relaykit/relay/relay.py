@@ -24,6 +24,7 @@ from relaykit.hooks.plugin_set import PluginSet
 from relaykit.hooks.registration import MessageType, Route
 from relaykit.ids import IdGenerator
 from relaykit.meter import Meter
+from relaykit.relay.defaults import default_agent
 from relaykit.relay.live_session import LiveSession
 from relaykit.relay.run_session import Parts, run_session
 from relaykit.relay.running import RunningFile
@@ -91,13 +92,11 @@ class Relay:
     # ------------------------------------------------------------ what is configured
 
     def agent(self, name: str = "") -> AgentSpec:
-        """Return an agent by its name, or the default one.
+        """Return an agent by its name, or the default one: see `default_agent`.
 
         :raises UnknownAgent: no such agent, or no default among several.
         """
-        default = self.settings.relay.default_agent or ("" if self.settings.agents else "echo")
-        configured = self.settings.agents or self.agents
-        chosen = name or default or (next(iter(configured)) if len(configured) == 1 else "")
+        chosen = name or default_agent(self.settings, self.agents)
         if chosen not in self.agents:
             raise UnknownAgent(chosen, self.agents)
         return self.agents[chosen]

@@ -37,7 +37,7 @@ class RelaySettings:
         None, help="where relaykit keeps its state; by default the user's state directory"
     )
     default_agent: str = setting(
-        "", help="the agent of a session that names none; by default the only one, or echo"
+        "", help="the agent of a session that names none; by default the only one, or the first that is found"
     )
     default_project: str = setting(
         "", help="the project of a session that names none; by default the only one"

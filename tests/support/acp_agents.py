@@ -17,13 +17,12 @@ from relaykit.conversation.frame import Frame, Kind
 from relaykit.ids import SystemIds
 from relaykit.session.model import Json, Session
 from relaykit.testing.store_contract import make_session
-from relaykit_acp import processes, relaykit_register_agents
+from relaykit_acp import processes
 from relaykit_acp.agent import AcpAgent
 from relaykit_acp.environment import marker
+from relaykit_acp.finding import ECHO
 from relaykit_acp.launcher import AcpLauncher, open_acp_launcher
 from relaykit_acp.settings import AcpSettings
-
-ECHO = relaykit_register_agents()["echo"]
 
 # Short enough for tests, long enough for a busy machine.
 QUICK = AcpSettings(initialize_timeout=20.0, eof_grace=0.3, term_grace=0.3)

@@ -50,6 +50,7 @@ class Place:
             "PATH": os.environ["PATH"],
             "TMPDIR": str(self.temporary),
             "LANG": "C.UTF-8",
+            "RELAYKIT_PLUGINS__ACP__KNOWN_AGENTS": "false",  # whatever is installed here
             _MARKER: self._mark,
             **variables,
         }

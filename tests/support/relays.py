@@ -39,6 +39,7 @@ def relay_settings(
         "RELAY__DISABLED": '["gateway", "prometheus"]',
         "RELAY__WORKSPACE": workspace,
         "RELAY__STATE_DIR": str(directory / "state"),
+        "PLUGINS__ACP__KNOWN_AGENTS": "false",  # whatever is installed here
         **environ,
     }
     return load_settings(

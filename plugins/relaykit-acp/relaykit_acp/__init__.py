@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from relaykit.hooks import hookimpl
 
 if TYPE_CHECKING:
     from relaykit.agent.launcher import AgentSpec, LauncherFactory
-    from relaykit.hooks.registration import PluginContext
+    from relaykit.hooks.registration import Command, PluginContext
     from relaykit.session.cleaner import Cleaner
-
-# By its path, isolated and without site-packages: it starts in half the time that `-m` would take.
-_ECHO = (sys.executable, "-I", "-S", str(Path(__file__).with_name("echo_agent.py")))
 
 
 @hookimpl
@@ -27,11 +22,21 @@ def relaykit_register_settings() -> type:
 
 
 @hookimpl
-def relaykit_register_agents() -> Mapping[str, AgentSpec]:
-    """Offer the echo agent."""
-    from relaykit.agent.launcher import AgentSpec
+def relaykit_register_commands() -> Sequence[Command]:
+    """Add ``relaykit agents``."""
+    from relaykit_acp.commands import COMMANDS
 
-    return {"echo": AgentSpec(name="echo", command=_ECHO)}
+    return COMMANDS
+
+
+@hookimpl
+def relaykit_register_agents(context: PluginContext) -> Mapping[str, AgentSpec]:
+    """Offer the known agents that are found here, and the echo agent."""
+    import os
+
+    from relaykit_acp.finding import ECHO, offered_agents
+
+    return offered_agents(os.environ) if context.settings.known_agents else {ECHO.name: ECHO}
 
 
 @hookimpl
@@ -39,7 +44,11 @@ def relaykit_register_launchers(context: PluginContext) -> Mapping[str, Launcher
     """Offer the launcher ``acp``."""
     from relaykit_acp.launcher import open_acp_launcher
 
-    return {"acp": lambda: open_acp_launcher(context.settings, ids=context.ids, node=context.node)}
+    return {
+        "acp": lambda: open_acp_launcher(
+            context.settings, ids=context.ids, node=context.node, directory=context.state_dir / context.name
+        )
+    }
 
 
 @hookimpl

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -15,26 +14,21 @@ from anyio import to_thread
 
 from relaykit.agent.agent import Agent
 from relaykit.agent.launcher import AgentSpec, Record
-from relaykit.errors import SpawnError
 from relaykit.ids import IdGenerator
 from relaykit.session.model import Json, Session
 from relaykit_acp import processes
 from relaykit_acp.agent import AcpAgent
 from relaykit_acp.environment import child_environment, marker
+from relaykit_acp.fetch import Fetcher, empty_directory
+from relaykit_acp.finding import login_command
+from relaykit_acp.fingerprint import Fingerprint, fingerprint
 from relaykit_acp.handshake import Handshake
 from relaykit_acp.household import Census, Household
+from relaykit_acp.known_agents import known_agent
+from relaykit_acp.npx import parse_npx
 from relaykit_acp.process import start_process
 from relaykit_acp.settings import AcpSettings
-
-
-@dataclass(slots=True)
-class _Profile:
-    """What one command says of itself, and the attempts to hear it."""
-
-    lock: anyio.Lock = field(default_factory=anyio.Lock)
-    attempts: int = 0
-    answer: Json | None = None
-    error: SpawnError | None = None
+from relaykit_acp.shared import Shared
 
 
 class AcpLauncher:
@@ -48,19 +42,27 @@ class AcpLauncher:
         node: str,
         environment: Mapping[str, str],
         household: Household,
+        directory: Path | None,
     ) -> None:
         self._settings = settings
         self._ids = ids
         self._node = node
         self._environment = environment
         self._household = household
-        self._profiles: dict[tuple[str, ...], _Profile] = {}
+        self._directory = directory
+        self._fetcher = Fetcher(
+            household, ids=ids, node=node, directory=directory, seconds=settings.fetch_timeout
+        )
+        self._profiles: dict[tuple[str, ...], tuple[Fingerprint, Shared[Json]]] = {}
 
     async def launch(self, spec: AgentSpec, session: Session, cwd: Path, record: Record, /) -> Agent:
         """Start the agent in `cwd` and open an ACP session there; failed or cancelled, nothing is left.
 
+        What comes through npx is fetched first, with a deadline of its own.
+
         :raises SpawnError: in one of its kinds: each says what to do.
         """
+        spec = await self._ready(spec)
         agent = await self._start(spec, session.id, f"session {session.id}", cwd, record)
         try:
             handshake = Handshake(agent, spec, seconds=self._settings.initialize_timeout)
@@ -74,24 +76,18 @@ class AcpLauncher:
     async def profile(self, spec: AgentSpec, /) -> Json:
         """Return the agent's answer to ``initialize``, given in an empty directory.
 
-        Cached by command. Concurrent calls start it once, and share a failure too; the next call tries anew.
+        Cached by command, for as long as its program stays the same. Concurrent calls start it once, and share a
+        failure too; the next call tries anew.
 
         :raises SpawnError: as `launch`.
         """
-        profile = self._profiles.setdefault(spec.command, _Profile())
-        seen = profile.attempts
-        async with profile.lock:
-            if profile.answer is not None:
-                return profile.answer
-            if profile.error is not None and profile.attempts != seen:
-                raise profile.error
-            try:
-                profile.answer = await self._ask_profile(spec)
-            except SpawnError as error:
-                profile.error = error
-                profile.attempts += 1
-                raise
-            return profile.answer
+        ready = await self._ready(spec)
+        now = await to_thread.run_sync(fingerprint, ready.command, {**self._environment, **spec.env})
+        before, answer = self._profiles.get(spec.command, (None, None))
+        if answer is None or before != now:
+            answer = Shared()
+            self._profiles[spec.command] = now, answer
+        return await answer.get(partial(self._ask_profile, ready))
 
     async def aclose(self) -> None:
         """Stop every agent that is left. To be called when no `launch` and no `profile` is under way."""
@@ -99,19 +95,25 @@ class AcpLauncher:
             for process in self._household.live:
                 tasks.start_soon(process.aclose)
 
+    async def _ready(self, spec: AgentSpec) -> AgentSpec:
+        """Return the agent as it can be started: fetched if it comes through npx, with its login if that is known."""
+        known = known_agent(spec.command)
+        if known is not None and spec.login is None:
+            spec = replace(spec, login=login_command(known, {**self._environment, **spec.env}))
+        npx = parse_npx(spec.command)
+        if npx is None:
+            return spec
+        program = await self._fetcher.program(npx, spec, self._environment)
+        return replace(spec, command=(str(program), *npx.arguments))
+
     async def _ask_profile(self, spec: AgentSpec) -> Json:
         name = f"profile-{self._ids.new_id()}"
-        with anyio.CancelScope(shield=True):
-            directory = Path(await to_thread.run_sync(tempfile.mkdtemp, None, "relaykit-"))
-        try:
+        async with empty_directory(self._directory) as directory:
             agent = await self._start(spec, name, f"profile of agent {spec.name!r}", directory, _forget)
             try:
                 return await Handshake(agent, spec, seconds=self._settings.initialize_timeout).initialize()
             finally:
                 await agent.aclose()
-        finally:
-            with anyio.CancelScope(shield=True):
-                await to_thread.run_sync(lambda: shutil.rmtree(directory, ignore_errors=True))
 
     async def _start(
         self, spec: AgentSpec, session_id: str, label: str, cwd: Path, record: Record
@@ -155,11 +157,13 @@ async def open_acp_launcher(
     ids: IdGenerator,
     node: str = "local",
     environment: Mapping[str, str] | None = None,
+    directory: Path | None = None,
 ) -> AsyncIterator[AcpLauncher]:
     """Open a launcher; leaving it stops every agent that is left, whatever cancels the block.
 
     :param node: the relay's name; its agents' processes carry it.
     :param environment: what agents get the safe part of; by default our own.
+    :param directory: private to this user, for what has no session; by default the system's temporary directory.
     """
     environment = os.environ if environment is None else environment
     failure: Exception | None = None
@@ -167,7 +171,14 @@ async def open_acp_launcher(
         household = Household(
             eof_grace=settings.eof_grace, term_grace=settings.term_grace, tasks=tasks, census=Census(tasks)
         )
-        launcher = AcpLauncher(settings, ids=ids, node=node, environment=environment, household=household)
+        launcher = AcpLauncher(
+            settings,
+            ids=ids,
+            node=node,
+            environment=environment,
+            household=household,
+            directory=directory,
+        )
         try:
             yield launcher
         except Exception as error:  # noqa: BLE001 -- raised again below, out of the task group, which would wrap it

@@ -14,6 +14,13 @@ class AcpSettings:
     initialize_timeout: float = setting(
         30.0, help="seconds in which an agent must be ready for its first prompt"
     )
+    fetch_timeout: float = setting(
+        300.0, help="seconds in which npx must have fetched the package that an agent is in"
+    )
     eof_grace: float = setting(2.0, help="seconds to end in, after its input was closed")
     term_grace: float = setting(5.0, help="seconds to end in, after SIGTERM; then SIGKILL")
     max_frame_bytes: int = setting(32 * 1024 * 1024, help="bytes that one message of an agent may have")
+    known_agents: bool = setting(
+        True,
+        help="offer the known agents that are found here, besides those in [agents.NAME]",
+    )

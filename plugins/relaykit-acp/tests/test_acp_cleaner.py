@@ -19,8 +19,9 @@ from relaykit.testing import FakeConnection
 from relaykit_acp import processes
 from relaykit_acp.cleaner import AcpCleaner
 from relaykit_acp.environment import marker
+from relaykit_acp.finding import ECHO
 from relaykit_acp.settings import AcpSettings
-from support.acp_agents import ECHO, Recorder, echo, launcher, new_session, say, survivors, texts
+from support.acp_agents import Recorder, echo, launcher, new_session, say, survivors, texts
 
 pytestmark = pytest.mark.anyio
 

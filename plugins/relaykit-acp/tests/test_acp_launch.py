@@ -22,9 +22,9 @@ from relaykit.errors import (
 from relaykit.session.model import Json, Session
 from relaykit.testing import Interruption
 from relaykit_acp import processes
+from relaykit_acp.finding import ECHO
 from relaykit_acp.settings import AcpSettings
 from support.acp_agents import (
-    ECHO,
     QUICK,
     Recorder,
     echo,

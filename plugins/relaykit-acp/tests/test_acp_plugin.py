@@ -12,8 +12,10 @@ import relaykit_acp
 from relaykit.hooks.registration import PluginContext
 from relaykit.meter import NO_METER
 from relaykit.session.cleaner import Phase
+from relaykit.settings.kinds import to_toml
 from relaykit.testing import FakeClock, FakeIds
 from relaykit_acp import echo_agent
+from relaykit_acp.finding import ECHO
 from relaykit_acp.settings import AcpSettings
 
 README = Path(__file__).parent.parent / "README.md"
@@ -23,7 +25,7 @@ README = Path(__file__).parent.parent / "README.md"
 def context(tmp_path: Path) -> PluginContext:
     return PluginContext(
         name="acp",
-        settings=AcpSettings(),
+        settings=AcpSettings(known_agents=False),
         projects={},
         agents={},
         state_dir=tmp_path,
@@ -36,7 +38,7 @@ def context(tmp_path: Path) -> PluginContext:
 
 def test_it_offers_settings_the_echo_agent_a_launcher_and_a_cleaner(context: PluginContext) -> None:
     assert relaykit_acp.relaykit_register_settings() is AcpSettings
-    (echo,) = relaykit_acp.relaykit_register_agents().values()
+    (echo,) = relaykit_acp.relaykit_register_agents(context).values()
     assert (echo.name, echo.launcher) == ("echo", "acp")
     assert list(relaykit_acp.relaykit_register_launchers(context)) == ["acp"]
     (cleaner,) = relaykit_acp.relaykit_register_cleaners(context)
@@ -47,9 +49,7 @@ def test_it_offers_settings_the_echo_agent_a_launcher_and_a_cleaner(context: Plu
 async def test_its_launcher_opens(context: PluginContext) -> None:
     factory = relaykit_acp.relaykit_register_launchers(context)["acp"]
     async with factory() as launcher:
-        assert (await launcher.profile(relaykit_acp.relaykit_register_agents()["echo"]))[
-            "protocolVersion"
-        ] == 1
+        assert (await launcher.profile(ECHO))["protocolVersion"] == 1
 
 
 def test_listing_plugins_imports_nothing_heavy() -> None:
@@ -70,7 +70,7 @@ def test_the_echo_agent_needs_the_standard_library_alone() -> None:
 def test_the_readme_has_every_setting_with_its_default() -> None:
     readme = README.read_text()
     for setting in fields(AcpSettings):
-        assert f"| `{setting.name}` | `{setting.default}` |" in readme
+        assert f"| `{setting.name}` | `{to_toml(setting.default)}` |" in readme
 
 
 def test_the_readme_has_every_directive_and_flag_of_the_echo_agent() -> None:

@@ -9,9 +9,9 @@ from relaykit.agent.launcher import AgentSpec
 from relaykit.session.model import Session
 from relaykit_acp import processes
 from relaykit_acp.agent import AcpAgent
+from relaykit_acp.finding import ECHO
 from relaykit_acp.settings import AcpSettings
 from support.acp_agents import (
-    ECHO,
     QUICK,
     Recorder,
     echo,
