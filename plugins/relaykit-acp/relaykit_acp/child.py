@@ -3,62 +3,48 @@
 from __future__ import annotations
 
 import errno
-import math
 import os
 import shutil
-import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-import anyio
-from anyio import CapacityLimiter, to_thread
+from anyio import to_thread
 
 from relaykit.errors import ProgramNotFound, SpawnError, WorkingDirectoryMissing
+from relaykit.process import ChildProcess
 from relaykit_acp.pipe import InputPipe, OutputPipe
 
 _NOT_EXECUTABLE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ENOEXEC})
 
 
 class Child:
-    """A child process with a pipe at each of its standard streams. Made by `start_child`; to be waited for and closed.
-
-    Its end is heard of from a pidfd, where there is one, on every loop: no signal handler, and nobody else's
-    children are touched.
-    """
+    """A child process with a pipe at each standard stream. Made by `start_child`; to be waited for and closed."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], stdin: InputPipe, stdout: OutputPipe, stderr: OutputPipe
+        self, process: ChildProcess, stdin: InputPipe, stdout: OutputPipe, stderr: OutputPipe
     ) -> None:
         self.pid = process.pid
         self.stdin = stdin
         self.stdout = stdout
         self.stderr = stderr
         self._process = process
-        self._pidfd = _open_pidfd(process.pid)
 
     @property
     def exit_code(self) -> int | None:
         """The exit code; negative: the signal that ended it; None until `wait` has returned."""
-        return self._process.returncode
+        return self._process.exit_code
 
     async def wait(self) -> None:
         """Wait for the process to end, and reap it. One caller at a time."""
-        if self._pidfd is None:
-            patience = CapacityLimiter(math.inf)
-            await to_thread.run_sync(self._process.wait, abandon_on_cancel=True, limiter=patience)
-        else:
-            await anyio.wait_readable(self._pidfd)
-            self._process.wait()  # it has ended: this does not block
+        await self._process.wait()
 
     def close(self) -> None:
         """Let go of the pipes, when nobody is in `wait`. Idempotent."""
         self.stdin.close()
         self.stdout.close()
         self.stderr.close()
-        if self._pidfd is not None:
-            os.close(self._pidfd)
-            self._pidfd = None
+        self._process.close()
 
 
 async def start_child(
@@ -94,7 +80,7 @@ def _start(
     cwd: Path,
     agent: str,
     streams: tuple[int, int, int],
-) -> subprocess.Popen[bytes]:
+) -> ChildProcess:
     if not cwd.is_dir():
         raise WorkingDirectoryMissing(str(cwd), agent=agent)
     program = shutil.which(command[0], path=environment.get("PATH", os.defpath))
@@ -104,17 +90,7 @@ def _start(
     line = (str(Path(program).absolute()), *command[1:])
     stdin, stdout, stderr = streams
     try:
-        # The standard library's, because it uses vfork where it can. The loops' own ways fork, which copies a
-        # large relay's page tables, and then every page that it touches.
-        return subprocess.Popen(  # noqa: S603 -- from settings, never from a client
-            line,
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            cwd=cwd,
-            env=environment,
-            start_new_session=True,
-        )
+        return ChildProcess(line, stdin=stdin, stdout=stdout, stderr=stderr, environment=environment, cwd=cwd)
     except OSError as error:
         if not cwd.is_dir():
             raise WorkingDirectoryMissing(str(cwd), agent=agent) from error
@@ -125,11 +101,3 @@ def _start(
 
 def _no_room(error: OSError, agent: str) -> SpawnError:
     return SpawnError(f"it could not be started: {os.strerror(error.errno or 0)}", agent=agent)
-
-
-def _open_pidfd(pid: int) -> int | None:
-    """Return what tells of a child's end (pidfd_open(2)); None where the system has no such thing."""
-    try:
-        return os.pidfd_open(pid)
-    except (AttributeError, OSError):
-        return None

@@ -10,12 +10,14 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import anyio
-from anyio.abc import Process
+from anyio import to_thread
 
 from relaykit.errors import WorkspaceError
+from relaykit.process import ChildProcess
 
 _GRACE = 2.0  # seconds for git to remove its lock files after SIGTERM
 
@@ -183,18 +185,18 @@ def _environment() -> Mapping[str, str]:
 
 
 async def _communicate(command: tuple[str, ...]) -> tuple[int, bytes, bytes]:
-    # Files and not pipes: a pipe reaches its end only when all have closed it that ever inherited it, and
-    # asyncio takes a process for running until then.
+    # Files and not pipes: a pipe reaches its end only when all have closed it that ever inherited it.
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        start = partial(
+            ChildProcess,
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output.fileno(),
+            stderr=errors.fileno(),
+            environment=_environment(),
+        )
         with anyio.CancelScope(shield=True):
-            process = await anyio.open_process(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=errors,
-                env=_environment(),
-                start_new_session=True,
-            )
+            process = await to_thread.run_sync(start)
         try:
             exit_code = await process.wait()
         except BaseException:
@@ -206,7 +208,7 @@ async def _communicate(command: tuple[str, ...]) -> tuple[int, bytes, bytes]:
         return exit_code, output.read(), errors.read()
 
 
-async def _end(process: Process) -> None:
+async def _end(process: ChildProcess) -> None:
     # SIGTERM first: git then takes its lock files away by itself.
     _signal_group(process, signal.SIGTERM)
     with anyio.move_on_after(_GRACE):
@@ -215,7 +217,7 @@ async def _end(process: Process) -> None:
     await process.wait()
 
 
-def _signal_group(process: Process, number: signal.Signals) -> None:
+def _signal_group(process: ChildProcess, number: signal.Signals) -> None:
     # PermissionError is what macOS says of a group that holds only zombies.
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, number)
