@@ -8,7 +8,12 @@ from enum import StrEnum
 from io import TextIOWrapper
 from typing import Self, TextIO
 
-_CONTROL = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
+_CONTROL = (*range(0x20), *range(0x7F, 0xA0))
+_REORDERING = (
+    *range(0x202A, 0x202F),
+    *range(0x2066, 0x206A),
+)  # Unicode's bidirectional overrides and isolates
+_REMOVED = {code: None for code in (*_CONTROL, *_REORDERING) if chr(code) not in "\n\t"}
 
 
 class Style(StrEnum):
@@ -17,6 +22,8 @@ class Style(StrEnum):
     PLAIN = ""
     BOLD = "1"
     DIM = "2"
+    ITALIC = "3"
+    UNDERLINE = "4"
     RED = "31"
     GREEN = "32"
     YELLOW = "33"
@@ -31,36 +38,38 @@ class Screen:
     """
 
     def __init__(self, stream: TextIO, *, colours: bool) -> None:
+        self.colours = colours
         self._stream = stream
-        self._colours = colours
 
     @classmethod
-    def on(cls, stream: TextIO, environ: Mapping[str, str] = os.environ) -> Self:
+    def on(cls, stream: TextIO, environ: Mapping[str, str] = os.environ, *, plain: bool = False) -> Self:
         """Return a screen that has colours if the stream is a terminal and NO_COLOR is not set.
 
         What the stream's encoding does not have becomes ``?`` from now on.
+
+        :param plain: no colours, whatever the stream is.
         """
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
-        return cls(stream, colours=stream.isatty() and not environ.get("NO_COLOR"))
+        return cls(stream, colours=not plain and stream.isatty() and not environ.get("NO_COLOR"))
 
-    def write(self, text: str, style: Style = Style.PLAIN) -> None:
+    def write(self, text: str, style: str = Style.PLAIN) -> None:
         """Write a piece of text, without the end of a line."""
         self._stream.write(self.styled(text, style))
         self._stream.flush()
 
-    def line(self, text: str = "", style: Style = Style.PLAIN) -> None:
+    def line(self, text: str = "", style: str = Style.PLAIN) -> None:
         """Write a line."""
         self.write(self.styled(text, style) + "\n")
 
-    def styled(self, text: str, style: Style) -> str:
-        """Return the text in a style, or as it is where styles do not show."""
-        return f"\x1b[{style}m{text}\x1b[0m" if self._colours and style and text else text
+    def styled(self, text: str, style: str) -> str:
+        """Return the text in a style, or in several joined by ``;``, or as it is where styles do not show."""
+        return f"\x1b[{style}m{text}\x1b[0m" if self.colours and style and text else text
 
 
 def printable(text: str) -> str:
-    """Return a text of somebody else without what would move the cursor or change the terminal."""
-    return text.translate(_CONTROL)
+    """Return a text of somebody else without what would change the terminal, or the order of what is seen."""
+    return text.translate(_REMOVED)
 
 
 def shortened(text: str, length: int) -> str:

@@ -1,0 +1,161 @@
+"""What comes to a client of ``/acp``, one dataclass for each kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from relaykit_gateway.address import ClientError
+
+Json = Mapping[str, Any]
+"""A JSON object as the relay sent it, with every field that it had."""
+
+
+class AcpError(ClientError):
+    """A request was answered with an error.
+
+    :param code: JSON-RPC's, or ACP's: -32000 login needed, -32002 no such session.
+    :param data: whatever the relay, or the agent, says besides; None for nothing.
+    """
+
+    def __init__(self, code: int, message: str, data: Any = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.data = data
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionOpened:
+    """A session was created, loaded or resumed by this client, which hears of it from here on.
+
+    Of one that was loaded, everything that was said before comes ahead of this.
+
+    :param result: the whole answer: ``modes``, ``models``, ``configOptions`` and what else the agent said.
+    :param epoch: the numbering; `seq` is the newest entry's. Give both to `AcpClient.load_session` later, to
+        hear only what was said since.
+    :param turn_running: the id of the turn that runs, if one does.
+    :param cwd: where the agent works, on the relay's machine.
+    """
+
+    session_id: str
+    result: Json
+    role: str
+    agent: str
+    project: str
+    cwd: str
+    epoch: str
+    seq: int
+    turn_running: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """A ``session/update``: what the agent says and does, and what other clients say to it.
+
+    :param update: ACP's object, with its ``sessionUpdate``.
+    """
+
+    session_id: str
+    seq: int
+    update: Json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """The agent asks something that somebody must answer: a permission, or another request of ACP.
+
+    It comes again when the session is loaded or resumed, as long as nobody has answered.
+
+    :param id: the same on every connection.
+    :param method: ``session/request_permission``, ``elicitation/create`` …
+    """
+
+    session_id: str
+    seq: int
+    id: str
+    method: str
+    params: Json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuestionClosed:
+    """A question was answered by somebody else, or is not asked any more.
+
+    :param by: who or what has closed it, in the relay's words; may be empty.
+    """
+
+    session_id: str
+    id: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnStarted:
+    """A prompt went to the agent."""
+
+    session_id: str
+    seq: int
+    turn: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnEnded:
+    """A turn is over, whoever's prompt it was; what was said in it has come before.
+
+    :param stop_reason: ``end_turn``, ``max_tokens``, ``max_turn_requests``, ``refusal``, ``cancelled``; empty if
+        it failed.
+    :param error: why it failed, or None.
+    """
+
+    session_id: str
+    seq: int
+    turn: str
+    stop_reason: str
+    error: AcpError | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """Entries that are not kept any more: the first and the last of them."""
+
+    session_id: str
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionEnded:
+    """The session is over, and everything of it was cleaned up.
+
+    :param cause: ``REQUESTED``, ``AGENT_EXITED`` …; `reason` says it to people.
+    :param cleanup: what each cleaner did: ``{cleaner, outcome, detail}``.
+    """
+
+    session_id: str
+    cause: str
+    reason: str
+    cleanup: Sequence[Json]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notification:
+    """Any other notification, as it came; of no session if it names none."""
+
+    session_id: str
+    seq: int
+    method: str
+    params: Json
+
+
+Event = (
+    SessionOpened
+    | Update
+    | Question
+    | QuestionClosed
+    | TurnStarted
+    | TurnEnded
+    | Gap
+    | SessionEnded
+    | Notification
+)
