@@ -91,10 +91,14 @@ class Storage:
 
 
 class Client:
-    """One client of a session: what it was shown, and what it says."""
+    """One client of a session: what it was shown, and what it says.
+
+    :ivar patience: seconds that its waits may take.
+    """
 
     def __init__(self, relay: Relay, session_id: str, client_id: str, cursor: Cursor) -> None:
         self.relay = relay
+        self.patience: float = PATIENCE
         self.session_id = session_id
         self.id = client_id
         self.entries: list[Entry] = []
@@ -118,7 +122,7 @@ class Client:
     async def until(self, wanted: Callable[[Entry], bool]) -> Entry:
         """Wait for the first entry that is wanted, among those that came already too."""
         seen = 0
-        with anyio.fail_after(PATIENCE):
+        with anyio.fail_after(self.patience):
             while True:
                 for entry in self.entries[seen:]:
                     if wanted(entry):
@@ -154,7 +158,7 @@ class Client:
 
     async def until_the_end(self) -> None:
         """Wait for the end of the conversation."""
-        with anyio.fail_after(PATIENCE):
+        with anyio.fail_after(self.patience):
             while not self.ended:
                 await self._changed.wait()
 
