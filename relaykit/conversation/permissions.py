@@ -9,15 +9,17 @@ from relaykit.conversation.frame import Frame
 from relaykit.errors import QuestionClosed
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Question:
     """A REQUEST that waits.
 
     :param asked: on the clock's monotonic seconds.
+    :param seq: of its entry; 0 until it has been recorded.
     """
 
     request: Frame
     asked: float
+    seq: int = 0
 
 
 class Questions:
@@ -37,9 +39,10 @@ class Questions:
     def __len__(self) -> int:
         return len(self._open)
 
-    def ask(self, request: Frame, *, at: float) -> None:
-        """Open a question."""
-        self._open[request.ref] = Question(request, at)
+    def ask(self, request: Frame, *, at: float) -> Question:
+        """Open a question, and return it."""
+        question = self._open[request.ref] = Question(request, at)
+        return question
 
     def take(self, ref: str) -> Question:
         """Close a question and return it: the caller is the one who answers it.

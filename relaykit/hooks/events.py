@@ -106,7 +106,8 @@ class QuestionAsked:
 class QuestionAnswered:
     """A question was answered.
 
-    :param by: who or what: a client's id, a plugin's name, or ``relay`` when the turn was cancelled.
+    :param by: who or what: a client's id, a plugin's name, ``relay`` when the turn was cancelled, or ``agent``
+        when it does not want an answer any more.
     :param outcome: ``answered``, ``refused`` or ``cancelled``.
     """
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import anyio
@@ -16,20 +15,15 @@ from relaykit.agent.launcher import AgentSpec
 from relaykit.clock import Clock
 from relaykit.conversation.conversation import Conversation
 from relaykit.conversation.frame import Frame, Kind
+from relaykit.conversation.journal import Entry
 from relaykit.conversation.permissions import Question, Questions
-from relaykit.errors import Refused, SessionNotActive, SessionNotFound, TurnQueueFull
+from relaykit.errors import SessionNotActive, SessionNotFound, SpawnError, TurnQueueFull
 from relaykit.hooks.dispatch import Dispatcher
-from relaykit.hooks.events import (
-    ModeRequest,
-    PermissionRequest,
-    PromptRequest,
-    QuestionAnswered,
-    QuestionAsked,
-    TurnEnded,
-    TurnStarted,
-)
+from relaykit.hooks.events import ModeRequest, PromptRequest, TurnEnded, TurnStarted
 from relaykit.meter import MESSAGES, Meter
+from relaykit.relay.asking import Asking
 from relaykit.relay.outbox import Outbox
+from relaykit.relay.turns import Prompt, Turn, Turns
 from relaykit.session.manager import Manager
 from relaykit.session.model import Json, Session, SessionState
 from relaykit.session.news import News
@@ -39,20 +33,6 @@ logger = logging.getLogger(__name__)
 
 _MODE_CALLS = frozenset({"session/set_mode", "session/set_model", "session/set_config_option"})
 """The CALLs that can switch an agent to where it asks nobody any more: policies hear of them first."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Prompt:
-    turn: str
-    body: bytes
-    client_id: str
-
-
-@dataclass(slots=True)
-class _Turn:
-    ref: str
-    started: float  # on the clock's monotonic seconds
-    cancelled: bool = False
 
 
 class LiveSession:
@@ -82,6 +62,7 @@ class LiveSession:
         self.spec = spec
         self.conversation = conversation
         self.questions = Questions(session.id)
+        self.spawn_error: SpawnError | None = None
         self.clients = 0
         self.ended = anyio.Event()
         self._manager = manager
@@ -91,9 +72,17 @@ class LiveSession:
         self.news = news
         self._max_queued_prompts = max_queued_prompts
         self._agent: Agent | None = None
-        self._turn: _Turn | None = None
+        self._turns = Turns()
         self._outbox: Outbox | None = None
-        self._waiting: list[_Prompt] = []  # it is short, and an empty deque takes 600 bytes
+        self._asking = Asking(
+            conversation,
+            self.questions,
+            session=self._session,
+            send=self._send,
+            dispatcher=dispatcher,
+            clock=clock,
+            news=news,
+        )
 
     @property
     def opened(self) -> Json:
@@ -107,40 +96,51 @@ class LiveSession:
 
     # ------------------------------------------------------------ what clients ask for
 
-    async def prompt(self, body: bytes, *, client_id: str, turn: str) -> None:
+    async def prompt(self, body: bytes, *, client_id: str, turn: str) -> Entry | None:
         """Begin a turn, or have the prompt wait for the running one.
 
+        A turn that runs or waits already, or is one of the last that ended, is not begun again.
+
         :param body: raw JSON of the prompt's params, without a session id.
-        :param turn: a fresh id for the turn; it becomes the `ref` of its PROMPT and its TURN_END.
+        :param turn: the id of the turn; it becomes the `ref` of its PROMPT and its TURN_END.
+        :return: how the turn ended, if it has ended already (as `withdraw` says, if it was taken back).
         :raises SessionNotActive: the session takes no prompts now.
         :raises TurnQueueFull: too many wait already.
         :raises Refused: a policy said no.
         """
+        if not self._turns.knows(turn):
+            await self._admit(body, client_id)
+        if self._turns.knows(turn):  # it may have been said again while the policies thought
+            return self._turns.end_of(turn)
+        waiting = self._turns.waiting
+        idle = self._turns.running is None and self._outbox is not None
+        if not idle and len(waiting) >= self._max_queued_prompts:
+            raise TurnQueueFull(self.id, self._max_queued_prompts)
+        prompt = Prompt(turn, body, client_id)
+        waiting.append(prompt)
+        try:
+            await self._start_next()
+        except BaseException:
+            if prompt in waiting:  # it never began, and its client hears so
+                waiting.remove(prompt)
+            if waiting:  # those behind it have been promised their turn
+                self.news.tell(self._start_next)
+            raise
+        return None
+
+    async def _admit(self, body: bytes, client_id: str) -> None:
         session = await self._active_session()
         if self._dispatcher.listens_to("relaykit_check_prompt"):
             request = PromptRequest(session=session, client_id=client_id, body=body)
             await self._dispatcher.check_prompt(request)
             await self._active_session()  # it may have ended while the policies thought
-        idle = self._turn is None and self._agent is not None
-        if not idle and len(self._waiting) >= self._max_queued_prompts:
-            raise TurnQueueFull(self.id, self._max_queued_prompts)
-        prompt = _Prompt(turn, body, client_id)
-        self._waiting.append(prompt)
-        try:
-            await self._start_next()
-        except BaseException:
-            if prompt in self._waiting:  # it never began, and its client hears so
-                self._waiting.remove(prompt)
-            if self._waiting:  # those behind it have been promised their turn
-                self.news.tell(self._start_next)
-            raise
 
     async def cancel(self) -> None:
         """Have the agent end the running turn; its open questions are answered ``cancelled``, as ACP demands.
 
         Without a running turn there is nothing to do. The turn ends when the agent says so.
         """
-        turn = self._turn
+        turn = self._turns.running
         agent = self._agent
         if turn is None or turn.cancelled or agent is None:
             return
@@ -149,6 +149,7 @@ class LiveSession:
         decisions = [agent.decline(question.request, cancelled=True) for question in open_questions]
         # The cancel goes first: an agent that hears the answers before it might end the turn as if all were well.
         frames = [Frame(Kind.CANCEL, method="session/cancel"), *decisions]
+        self._asking.closing(open_questions, by="relay")
         try:
             await self.conversation.publish(frames)
         except BaseException:
@@ -159,14 +160,15 @@ class LiveSession:
         for frame in frames:
             self._send(frame)
         for question, decision in zip(open_questions, decisions, strict=True):
-            await self._tell_answered(question, decision, by="relay", outcome="cancelled")
+            await self._asking.tell_answered(question, decision, by="relay", outcome="cancelled")
 
-    def withdraw(self, turn: str) -> bool:
-        """Take back a prompt that still waits for its turn; return False if it does not wait (any more)."""
-        waiting = [prompt for prompt in self._waiting if prompt.turn == turn]
-        for prompt in waiting:
-            self._waiting.remove(prompt)
-        return bool(waiting)
+    def withdraw(self, turn: str) -> Entry | None:
+        """Take back a prompt that still waits for its turn.
+
+        :return: how its turn ended, for who waits for it: a TURN_END of seq 0, because it is not in the
+            transcript. None if it does not wait (any more).
+        """
+        return self._turns.withdraw(turn, at=self._clock.now())
 
     async def call(self, method: str, body: bytes, *, client_id: str, ref: str) -> None:
         """Put a request to the agent that is no prompt. The RESULT in the transcript has the same `ref`.
@@ -192,15 +194,24 @@ class LiveSession:
         await self.conversation.publish([frame])
         self._send(frame)
 
-    async def answer(self, ref: str, body: bytes, *, client_id: str) -> None:
+    async def answer(self, ref: str, body: bytes | None, *, client_id: str) -> None:
         """Answer an open question; the first answer wins.
 
-        :param body: raw JSON of the result.
+        :param body: raw JSON of the result. None: there is none, and the agent hears that it was cancelled.
         :raises QuestionClosed: somebody was faster, or there is no such question.
         """
         question = self.questions.take(ref)
-        decision = Frame(Kind.DECISION, body, ref, question.request.method)
-        await self._decide(question, decision, by=client_id, outcome="answered")
+        agent = self._agent
+        if body is None and agent is not None:
+            decision, outcome = agent.decline(question.request, cancelled=True), "cancelled"
+        else:
+            decision = Frame(Kind.DECISION, body or b"", ref, question.request.method)
+            outcome = "answered"
+        await self._asking.decide(question, decision, by=client_id, outcome=outcome)
+
+    def closed_by(self, ref: str) -> str:
+        """Return who or what closed a question, as `QuestionAnswered.by`; empty if that is not known (any more)."""
+        return self._asking.closed_by(ref)
 
     async def _active_session(self) -> Session:
         session = await self._manager.get(self.id)
@@ -212,9 +223,12 @@ class LiveSession:
 
     # ------------------------------------------------------------ with the agent
 
-    async def converse(self, agent: Agent) -> None:
-        """Relay until the agent is gone."""
+    def introduce(self, agent: Agent) -> None:
+        """Know the agent, before anybody hears that it takes prompts."""
         self._agent = agent
+
+    async def converse(self, agent: Agent) -> None:
+        """Relay until the agent is gone. It has been introduced."""
         async with OwnedTasks() as tasks:
             self._outbox = Outbox(agent, tasks, self._undeliverable)
             try:
@@ -234,23 +248,24 @@ class LiveSession:
             frames += [
                 self._agent.decline(each.request, cancelled=True) for each in self.questions.take_all()
             ]
-        if self._turn is not None:
+        turn = self._turns.running
+        if turn is not None:
             error = _error(-32603, f"interrupted: {reason}")
-            frames.append(Frame(Kind.TURN_END, error, self._turn.ref, "session/prompt", failed=True))
+            frames.append(Frame(Kind.TURN_END, error, turn.ref, "session/prompt", failed=True))
         if frames:
             await self.conversation.publish(frames)
-        if self._turn is not None:
-            await self._tell_turn_ended(self._turn, "interrupted")
-        self._turn = None
+        if turn is not None:
+            await self._tell_turn_ended(turn, "interrupted")
+        self._turns.running = None
+        self._turns.waiting.clear()
         self._agent = None
-        self._waiting.clear()
 
     async def _undeliverable(self, frame: Frame, why: str) -> None:
         """Answer for the agent what cannot be put to it: one client's mistake ends no session."""
         if frame.kind is Kind.PROMPT:
             end = Frame(Kind.TURN_END, _error(-32602, why), frame.ref, frame.method, failed=True)
-            await self.conversation.publish([end])
-            await self._turn_over(end)
+            [entry] = await self.conversation.publish([end])
+            await self._turn_over(entry)
         elif frame.kind is Kind.DECISION and self._agent is not None:
             request = Frame(Kind.REQUEST, ref=frame.ref, method=frame.method)
             self._send(self._agent.decline(request, cancelled=True))
@@ -267,34 +282,52 @@ class LiveSession:
         self._meter.count(MESSAGES, len(frames), direction="from_agent")
         await self._manager.increment_message_count(self.id, by=len(frames))
         update = Kind.UPDATE
-        if all([frame.kind is update for frame in frames]):  # noqa: C419 -- a list is faster, and short
+        # Nearly all are updates that are about no question: a list is faster than a generator, and short.
+        if all([frame.kind is update and not frame.ref for frame in frames]):  # noqa: C419 -- as said
             await self.conversation.publish(frames)
             return
+        judged = self._dispatcher.listens_to("relaykit_check_permission")
         said: list[Frame] = []
+        asked: dict[str, Question] = {}
         for frame in frames:
             if frame.kind is Kind.REQUEST:
-                if self._dispatcher.listens_to("relaykit_check_permission"):
-                    tasks.start_soon(self._judge, frame, agent)  # nobody sees it, or answers it, before
+                if judged:  # nobody sees it, or answers it, before
+                    tasks.start_soon(partial(self._asking.judge, frame, agent, is_over=self._is_cancelled))
                     continue
-                self.questions.ask(frame, at=self._clock.monotonic())  # its answer may come at once
+                # Its answer may come at once.
+                asked[frame.ref] = self.questions.ask(frame, at=self._clock.monotonic())
             said.append(frame)
-        if said:
-            await self.conversation.publish(said)
-        for frame in said:
-            if frame.kind is Kind.REQUEST:
-                await self._asked(frame, agent)
-            elif frame.kind is Kind.TURN_END:
-                await self._turn_over(frame)
+        entries = await self.conversation.publish(said)
+        for entry in entries:  # before anything is waited for
+            if entry.frame.kind is Kind.REQUEST:
+                asked[entry.frame.ref].seq = entry.seq
+            elif entry.frame.kind is Kind.TURN_END:
+                self._turns.remember(entry)
+        for entry in entries:
+            await self._act_on(entry, agent)
+
+    async def _act_on(self, entry: Entry, agent: Agent) -> None:
+        frame = entry.frame
+        if frame.kind is Kind.REQUEST:
+            await self._asking.asked(frame, agent, is_over=self._is_cancelled())
+        elif frame.kind is Kind.TURN_END:
+            await self._turn_over(entry)
+        elif frame.kind is Kind.UPDATE and frame.ref and frame.method == "$/cancel_request":
+            await self._asking.drop(frame.ref, agent, by="agent")
 
     # ------------------------------------------------------------ turns
 
-    async def _start_turn(self, prompt: _Prompt) -> None:
+    def _is_cancelled(self) -> bool:
+        return self._turns.running is not None and self._turns.running.cancelled
+
+    async def _start_turn(self, prompt: Prompt) -> None:
         frame = Frame(Kind.PROMPT, prompt.body, prompt.turn, "session/prompt")
-        turn = self._turn = _Turn(prompt.turn, self._clock.monotonic())  # at once: nobody else begins one
+        turn = Turn(prompt.turn, self._clock.monotonic())
+        self._turns.running = turn  # at once: nobody else begins one
         try:
             await self.conversation.publish([frame])
         except BaseException:
-            self._turn = None
+            self._turns.running = None
             raise
         await self._manager.increment_message_count(self.id)
         self._send(frame)
@@ -304,26 +337,28 @@ class LiveSession:
             )
             self.news.tell(partial(self._dispatcher.turn_started, started))
 
-    async def _turn_over(self, end: Frame) -> None:
-        turn = self._turn
-        if turn is None or turn.ref != end.ref:
+    async def _turn_over(self, end: Entry) -> None:
+        turn = self._turns.running
+        if turn is None or turn.ref != end.frame.ref:
             return
-        self._turn = None
-        await self._tell_turn_ended(turn, "failed" if end.failed else "done")
+        self._turns.remember(end)
+        self._turns.running = None
+        await self._tell_turn_ended(turn, "failed" if end.frame.failed else "done")
         await self._start_next()
 
     async def _start_next(self) -> None:
         """Begin the turn of the prompt that waits longest; if that fails it goes on waiting."""
-        if self._turn is not None or self._agent is None or not self._waiting:
+        turns = self._turns
+        if turns.running is not None or self._outbox is None or not turns.waiting:
             return
-        prompt = self._waiting.pop(0)
+        prompt = turns.waiting.pop(0)
         try:
             await self._start_turn(prompt)
         except BaseException:
-            self._waiting.insert(0, prompt)
+            turns.waiting.insert(0, prompt)
             raise
 
-    async def _tell_turn_ended(self, turn: _Turn, outcome: str) -> None:
+    async def _tell_turn_ended(self, turn: Turn, outcome: str) -> None:
         if self._dispatcher.listens_to("relaykit_on_turn_ended"):
             ended = TurnEnded(
                 session=await self._session(),
@@ -333,56 +368,6 @@ class LiveSession:
                 at=self._clock.now(),
             )
             self.news.tell(partial(self._dispatcher.turn_ended, ended))
-
-    # ------------------------------------------------------------ questions
-
-    async def _judge(self, request: Frame, agent: Agent) -> None:
-        """Ask the policies first; only what they let pass is put to people."""
-        question = Question(request, self._clock.monotonic())
-        try:
-            await self._dispatcher.check_permission(
-                PermissionRequest(session=await self._session(), request=request)
-            )
-        except Refused as refusal:
-            await self.conversation.publish([request])
-            decision = agent.decline(request, cancelled=False)
-            await self._decide(question, decision, by=refusal.plugin, outcome="refused")
-            return
-        self.questions.ask(request, at=question.asked)
-        await self.conversation.publish([request])
-        await self._asked(request, agent)
-
-    async def _asked(self, request: Frame, agent: Agent) -> None:
-        if self._dispatcher.listens_to("relaykit_on_question_asked"):
-            asked = QuestionAsked(session=await self._session(), request=request, at=self._clock.now())
-            self.news.tell(partial(self._dispatcher.question_asked, asked))
-        if self._turn is not None and self._turn.cancelled:  # the agent asked before it heard of the cancel
-            question = self.questions.discard(request.ref)
-            if question is not None:
-                decision = agent.decline(request, cancelled=True)
-                await self._decide(question, decision, by="relay", outcome="cancelled")
-
-    async def _decide(self, question: Question, decision: Frame, *, by: str, outcome: str) -> None:
-        try:
-            await self.conversation.publish([decision])
-        except BaseException:
-            self.questions.put_back(question)  # it is unanswered still
-            raise
-        self._send(decision)
-        await self._tell_answered(question, decision, by=by, outcome=outcome)
-
-    async def _tell_answered(self, question: Question, decision: Frame, *, by: str, outcome: str) -> None:
-        if self._dispatcher.listens_to("relaykit_on_question_answered"):
-            answered = QuestionAnswered(
-                session=await self._session(),
-                request=question.request,
-                decision=decision,
-                by=by,
-                outcome=outcome,
-                seconds=self._clock.monotonic() - question.asked,
-                at=self._clock.now(),
-            )
-            self.news.tell(partial(self._dispatcher.question_answered, answered))
 
     async def _session(self) -> Session:
         session = await self._manager.get(self.id)

@@ -16,7 +16,7 @@ from relaykit.agent.launcher import AgentSpec
 from relaykit.clock import Clock
 from relaykit.conversation.conversation import Conversation
 from relaykit.conversation.cursor import Cursor
-from relaykit.conversation.journal import Journal
+from relaykit.conversation.journal import Entry, Journal
 from relaykit.errors import JournalError, ManagerClosed, SessionNotFound, UnknownAgent, UnknownProject
 from relaykit.hooks.dispatch import Dispatcher
 from relaykit.hooks.events import ClientAttached, ClientDetached, EntriesRecorded, SessionRequest
@@ -203,12 +203,13 @@ class Relay:
 
     # ------------------------------------------------------------ what is said
 
-    async def prompt(self, session_id: str, body: bytes, *, client_id: str, turn: str) -> None:
+    async def prompt(self, session_id: str, body: bytes, *, client_id: str, turn: str) -> Entry | None:
         """Say something to the agent; see `LiveSession.prompt`. The answer comes by `attach`.
 
+        :return: how the turn ended, if it is one that has ended already.
         :raises SessionNotFound: there is no such session.
         """
-        await self._require_live(session_id).prompt(body, client_id=client_id, turn=turn)
+        return await self._require_live(session_id).prompt(body, client_id=client_id, turn=turn)
 
     async def cancel(self, session_id: str) -> None:
         """Have the agent end its running turn, if there is one.
@@ -231,10 +232,10 @@ class Relay:
         """
         await self._require_live(session_id).cancel_call(ref)
 
-    async def answer(self, session_id: str, ref: str, body: bytes, *, client_id: str) -> None:
+    async def answer(self, session_id: str, ref: str, body: bytes | None, *, client_id: str) -> None:
         """Answer an open question; the first answer wins.
 
-        :param body: raw JSON of the result.
+        :param body: raw JSON of the result. None: there is none, and the agent hears that it was cancelled.
         :raises SessionNotFound: there is no such session.
         :raises QuestionClosed: somebody was faster.
         """

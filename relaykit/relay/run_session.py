@@ -64,7 +64,10 @@ async def _live(session: Session, live: LiveSession, parts: Parts) -> tuple[Caus
     try:
         agent = await _start(session, live, parts)
         await live.converse(agent)
-    except (SpawnError, WorkspaceError) as error:
+    except SpawnError as error:
+        live.spawn_error = error
+        return Cause.SPAWN_FAILED, str(error)
+    except WorkspaceError as error:
         return Cause.SPAWN_FAILED, str(error)
     except AgentError as error:
         return Cause.AGENT_EXITED, str(error)
@@ -82,6 +85,7 @@ async def _start(session: Session, live: LiveSession, parts: Parts) -> Agent:
     launcher = parts.launchers[spec.launcher]
     agent = await launcher.launch(spec, session, cwd, _recorder(manager, session, spec.launcher))
     await manager.attach_agent(session.id, str(cwd), agent)  # the agent is the Manager's from here on
+    live.introduce(agent)
     await live.conversation.publish([_notice(ACTIVE, {"worktreeDir": str(cwd)})])
     return agent
 
