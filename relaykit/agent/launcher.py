@@ -40,7 +40,7 @@ class AgentLauncher(Protocol):
     async def profile(self, spec: AgentSpec, /) -> Json:
         """Return what the agent says of itself before any session (ACP: its answer to ``initialize``).
 
-        Cached by command; concurrent calls start the agent once.
+        Cached by command, for as long as its program stays the same; concurrent calls start the agent once.
 
         :raises SpawnError: as `launch`.
         """

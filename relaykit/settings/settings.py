@@ -22,6 +22,21 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 MASK = "***"
 
 
+def _without_values(servers: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """Return MCP servers without the values of the variables and headers that they are given."""
+    return [
+        {key: _masked(value) if key in {"env", "headers"} else value for key, value in server.items()}
+        for server in servers
+    ]
+
+
+def _masked(value: object) -> object:
+    """Return what ACP has as a list of ``{name, value}``, with the names alone; anything else as a whole."""
+    if isinstance(value, list) and all(isinstance(item, Mapping) for item in value):
+        return [{key: item[key] if key == "name" else MASK for key in item} for item in value]
+    return MASK
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelaySettings:
     """``[relay]``."""
@@ -72,7 +87,9 @@ class AgentSettings:
     launcher: str = setting("acp", help="what starts it")
     login: str | None = setting(None, help="the command that logs it in, for messages")
     mcp_servers: tuple[Mapping[str, Any], ...] = setting(
-        (), help="MCP servers for its sessions, each a table as in ACP's `session/new`"
+        (),
+        help="MCP servers for its sessions, each a table as in ACP's `session/new`",
+        shown=_without_values,
     )
 
     def __post_init__(self) -> None:
@@ -221,6 +238,9 @@ def _describe(
         default = None if default is MISSING else default
         given = settings.sources.find(path, declaration.name)
         value = default if instance is None else getattr(instance, declaration.name)
+        shown = declaration.metadata.get("shown")
+        if shown is not None and value is not None:
+            value = shown(value)
         secret = is_secret(declaration)
         rows.append(
             SettingRow(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 # Of a registry, and nothing else: a folder, an archive or a repository has no name before it was fetched.
-_PACKAGE = re.compile(r"((?:@[a-z0-9-~][a-z0-9-._~]*/)?[a-z0-9-~][a-z0-9-._~]*)(?:@([^@/\s]+))?")
+_PACKAGE = re.compile(r"((?:@[a-z0-9-~][a-z0-9-._~]*/)?[a-z0-9-~][a-z0-9-._~]*)(?:@[^@/:\s]+)?")
 _YES = frozenset({"-y", "--yes"})
 _PACKAGE_OPTION = frozenset({"-p", "--package"})
 

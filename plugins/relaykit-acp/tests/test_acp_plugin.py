@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import relaykit_acp
+from relaykit.errors import SpawnError
 from relaykit.hooks.registration import PluginContext
 from relaykit.meter import NO_METER
 from relaykit.session.cleaner import Phase
@@ -71,6 +72,12 @@ def test_the_readme_has_every_setting_with_its_default() -> None:
     readme = README.read_text()
     for setting in fields(AcpSettings):
         assert f"| `{setting.name}` | `{to_toml(setting.default)}` |" in readme
+
+
+def test_the_readme_has_every_way_not_to_start() -> None:
+    readme = README.read_text()
+    for kind in SpawnError.__subclasses__():
+        assert f"| `{kind.__name__}` |" in readme
 
 
 def test_the_readme_has_every_directive_and_flag_of_the_echo_agent() -> None:
