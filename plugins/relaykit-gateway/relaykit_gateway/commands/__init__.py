@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from relaykit.hooks.registration import Command
 from relaykit_gateway.commands.chat import CHAT
+from relaykit_gateway.commands.connect import CONNECT
 from relaykit_gateway.commands.demo import DEMO
 from relaykit_gateway.commands.sessions import SESSIONS
 
-COMMANDS: Sequence[Command] = (CHAT, DEMO, SESSIONS)
+COMMANDS: Sequence[Command] = (CHAT, CONNECT, DEMO, SESSIONS)
 
 __all__ = ["COMMANDS"]

@@ -1,0 +1,102 @@
+"""JSON that is read, and added to, without being written anew."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+_decode_at = json.JSONDecoder().raw_decode
+_space = re.compile(r"[ \t\n\r]*").match
+
+
+class Member(NamedTuple):
+    """A member of an object: its value, and where that stands in the text."""
+
+    start: int
+    end: int
+    value: Any
+
+
+def read_object(data: bytes) -> dict[str, Any] | None:
+    """Return a JSON object as Python values; None if it is no JSON, or something else than an object."""
+    try:
+        value = json.loads(data.decode())
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def members(text: str, at: int = 0) -> dict[str, Member]:
+    """Return the members of the object that begins at `at`. Of two with one name, the last counts.
+
+    :param text: valid JSON.
+    """
+    found: dict[str, Member] = {}
+    at = _skip_space(text, _skip_space(text, at) + 1)
+    while text[at] != "}":
+        if text[at] == ",":
+            at = _skip_space(text, at + 1)
+        name, at = _decode_at(text, at)
+        start = _skip_space(text, _skip_space(text, at) + 1)
+        value, end = _decode_at(text, start)
+        found[name] = Member(start, end, value)
+        at = _skip_space(text, end)
+    return found
+
+
+def put(data: bytes, path: Sequence[str], value: str) -> bytes:
+    """Set one member, and leave every other byte as it is.
+
+    Objects on the way that are missing, or are no objects, are made.
+
+    :param data: a valid JSON object.
+    :param path: the names from the outside in.
+    :param value: JSON.
+    """
+    text, at = data.decode(), 0
+    for depth, name in enumerate(path, 1):
+        found = members(text, at)
+        inner = path[depth:]
+        member = found.get(name)
+        if member is None:
+            brace = text.index("{", at) + 1
+            added = f"{json.dumps(name)}:{_nested(inner, value)}{',' if found else ''}"
+            return (text[:brace] + added + text[brace:]).encode()
+        if not inner or not isinstance(member.value, dict):
+            return (text[: member.start] + _nested(inner, value) + text[member.end :]).encode()
+        at = member.start
+    return data
+
+
+def dig(value: Any, *path: str) -> Any:
+    """Return what is at a path of names in decoded JSON; None if there is nothing."""
+    for name in path:
+        if not isinstance(value, Mapping):
+            return None
+        value = value.get(name)
+    return value
+
+
+def text_at(value: Any, *path: str) -> str:
+    """Return the text at a path; empty if there is none."""
+    found = dig(value, *path)
+    return found if isinstance(found, str) else ""
+
+
+def number_at(value: Any, *path: str) -> int:
+    """Return the number at a path; 0 if there is none."""
+    found = dig(value, *path)
+    return found if isinstance(found, int) else 0
+
+
+def _skip_space(text: str, at: int) -> int:
+    match = _space(text, at)
+    return match.end() if match else at
+
+
+def _nested(path: Sequence[str], value: str) -> str:
+    for name in reversed(path):
+        value = f"{{{json.dumps(name)}:{value}}}"
+    return value
