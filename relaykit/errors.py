@@ -359,7 +359,7 @@ class LoginRequired(SpawnError):
         hint = (
             f"run `{login}`" if login else "run the agent's own login command once, as the user of this relay"
         )
-        super().__init__(f"login needed: {message}; {hint}, then try again", agent=agent)
+        super().__init__(f"login needed: {message.removesuffix('.')}; {hint}, then try again", agent=agent)
         self.login = login
 
 

@@ -35,6 +35,7 @@ from support.acp_agents import (
     survivors,
     texts,
 )
+from support.agent_programs import ECHO_SCRIPT, install
 
 pytestmark = pytest.mark.anyio
 
@@ -367,6 +368,29 @@ async def test_a_profile_is_the_answer_to_initialize_and_is_asked_for_once(tmp_p
     assert f"/{Path(tempfile.gettempdir()).name}/relaykit-" in directory
     assert not await anyio.Path(directory).exists()
     assert files == "0"
+
+
+@pytest.mark.parametrize("named_by", ["program", "argument"])
+async def test_a_profile_is_asked_for_anew_once_the_program_was_replaced(
+    tmp_path: Path, named_by: str
+) -> None:
+    log = tmp_path / "log"
+    install(tmp_path, "agent", script=f"echo >>{log}; {ECHO_SCRIPT}")
+    os.utime(tmp_path / "agent", (0, 0))
+    spec = _command("sh", str(tmp_path / "agent"))
+    if named_by == "program":
+        spec = AgentSpec("echo", ("agent",), {"PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    async with launcher() as opened:
+        with anyio.fail_after(20):
+            for _ in range(2):
+                await opened.profile(spec)
+            assert log.read_text() == "\n"
+            install(tmp_path, "new", script=f"echo >>{log}; {ECHO_SCRIPT} --version 1")
+            os.utime(tmp_path / "new", (0, 0))  # as npm does it: a file's time tells nothing
+            await anyio.Path(tmp_path / "new").replace(tmp_path / "agent")
+            for _ in range(2):
+                await opened.profile(spec)
+        assert log.read_text() == "\n\n"
 
 
 async def test_a_profile_that_fails_fails_for_all_who_waited_and_is_tried_again(tmp_path: Path) -> None:

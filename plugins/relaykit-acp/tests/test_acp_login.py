@@ -15,8 +15,6 @@ from support.acp_agents import Recorder, launcher, new_session
 from support.agent_programs import ECHO_SCRIPT, install
 from support.relays import active_session, following, running_relay
 
-pytestmark = pytest.mark.anyio
-
 
 async def login_named(spec: AgentSpec, cwd: Path) -> str | None:
     """Launch an agent that wants a login: return the command that the error names."""
@@ -26,6 +24,7 @@ async def login_named(spec: AgentSpec, cwd: Path) -> str | None:
     return caught.value.login
 
 
+@pytest.mark.anyio
 @pytest.mark.parametrize(
     ("program", "settings_say", "also_here", "named"),
     [
@@ -46,6 +45,7 @@ async def test_settings_say_how_or_else_the_table_does(
     assert await login_named(AgentSpec("mine", (program,), env, login=settings_say), tmp_path) == named
 
 
+@pytest.mark.anyio
 async def test_a_configured_agent_whose_command_is_known_has_its_login(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -62,6 +62,14 @@ async def test_a_configured_agent_whose_command_is_known_has_its_login(
         }
 
 
+def test_the_agents_own_words_are_a_part_of_the_sentence() -> None:
+    error = LoginRequired("Gemini API key is missing or not configured.", agent="gemini", login="gemini")
+    assert str(error) == (
+        "agent 'gemini': login needed: Gemini API key is missing or not configured; run `gemini`, then try again"
+    )
+
+
+@pytest.mark.anyio
 async def test_a_login_between_two_prompts_is_enough(tmp_path: Path) -> None:
     async with running_relay(tmp_path) as relay, active_session(relay) as client:
         live = relay.live(client.session_id)
