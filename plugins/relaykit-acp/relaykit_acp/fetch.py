@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
-import tempfile
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +19,7 @@ from relaykit_acp.environment import child_environment, marker
 from relaykit_acp.errand import Outcome, run_errand
 from relaykit_acp.household import Household
 from relaykit_acp.npx import NpxCommand
+from relaykit_acp.scratch import empty_directory
 from relaykit_acp.shared import Shared
 
 logger = logging.getLogger(__name__)
@@ -57,16 +55,18 @@ class Fetcher:
         """
         key = (command.npx, command.package, command.program, tuple(sorted(spec.env.items())))
         fetch = partial(self._fetch, command, spec, environment)
-        program = await self._programs.setdefault(key, Shared()).get(fetch)
-        if not await to_thread.run_sync(program.exists):  # somebody has emptied npm's cache
+        fetched = self._programs.setdefault(key, Shared())
+        program = await fetched.get(fetch)
+        if await to_thread.run_sync(program.exists):
+            return program
+        if self._programs[key] is fetched:  # somebody has emptied npm's cache
             self._programs[key] = Shared()
-            program = await self._programs[key].get(fetch)
-        return program
+        return await self._programs[key].get(fetch)
 
     async def _fetch(self, command: NpxCommand, spec: AgentSpec, environment: Mapping[str, str]) -> Path:
         package = command.package
         logger.info(
-            "agent %r: %s comes through npx, which fetches it now if it is not here; that may take a while (%g s)",
+            "agent %r: %s comes through npx, which fetches it now if it is not here; that takes a while, at most %g s",
             spec.name,
             package,
             self._seconds,
@@ -103,27 +103,6 @@ class Fetcher:
         else:
             return
         raise FetchFailed(package, why, agent=agent, said=outcome.stderr)
-
-
-@asynccontextmanager
-async def empty_directory(parent: Path | None) -> AsyncIterator[Path]:
-    """Make a directory for as long as the block lasts.
-
-    :param parent: made if it is missing; None: the system's temporary directory.
-    """
-    with anyio.CancelScope(shield=True):
-        directory = await to_thread.run_sync(_make_directory, parent)
-    try:
-        yield directory
-    finally:
-        with anyio.CancelScope(shield=True):
-            await to_thread.run_sync(lambda: shutil.rmtree(directory, ignore_errors=True))
-
-
-def _make_directory(parent: Path | None) -> Path:
-    if parent is not None:
-        parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(prefix="relaykit-", dir=parent))
 
 
 class _Package(msgspec.Struct):

@@ -19,7 +19,7 @@ from relaykit.session.model import Json, Session
 from relaykit_acp import processes
 from relaykit_acp.agent import AcpAgent
 from relaykit_acp.environment import child_environment, marker
-from relaykit_acp.fetch import Fetcher, empty_directory
+from relaykit_acp.fetch import Fetcher
 from relaykit_acp.finding import login_command
 from relaykit_acp.fingerprint import Fingerprint, fingerprint
 from relaykit_acp.handshake import Handshake
@@ -27,6 +27,7 @@ from relaykit_acp.household import Census, Household
 from relaykit_acp.known_agents import known_agent
 from relaykit_acp.npx import parse_npx
 from relaykit_acp.process import start_process
+from relaykit_acp.scratch import empty_directory
 from relaykit_acp.settings import AcpSettings
 from relaykit_acp.shared import Shared
 

@@ -12,10 +12,10 @@ from relaykit.errors import SpawnError
 from relaykit.ids import SystemIds
 from relaykit_acp.environment import child_environment, marker
 from relaykit_acp.errand import run_errand
-from relaykit_acp.fetch import empty_directory
 from relaykit_acp.household import Census, Household
 from relaykit_acp.inventory import ListedAgent
 from relaykit_acp.known_agents import known_agent
+from relaykit_acp.scratch import empty_directory
 
 _VERSION = re.compile(r"\d+\.\d+[\w.+-]*")
 _SECONDS = 5.0

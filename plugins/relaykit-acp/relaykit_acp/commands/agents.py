@@ -73,9 +73,11 @@ def _found(agent: ListedAgent) -> str:
 
 
 def _to_do(agent: ListedAgent) -> str:
+    from relaykit_acp.finding import Login
+
     if not agent.found:
         return agent.install
-    return "" if agent.login == "logged in" else agent.login_command
+    return "" if agent.login is Login.DONE else agent.login_command
 
 
 AGENTS = Command(
