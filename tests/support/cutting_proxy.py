@@ -15,16 +15,12 @@ _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends a RST
 
 
 class CuttingProxy:
-    """Forwards connections, as long as the network is whole. All threads may call it.
+    """Forwards connections, as long as the network is whole. All threads may call it."""
 
-    :param url: of the server behind it.
-    """
-
-    def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        self._server = (parts.hostname or "", parts.port or 80)
+    def __init__(self) -> None:
+        self._server = ("", 0)
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"ws://127.0.0.1:{self._listener.getsockname()[1]}{parts.path}"
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._changed = threading.Condition()
         self._up = True
         self._flowing = True
@@ -33,6 +29,11 @@ class CuttingProxy:
         self._cut_after: bytes | None = None
         self.accepted = 0
         """Connections that were forwarded, ever."""
+
+    def forward_to(self, url: str) -> None:
+        """Begin, in front of this server."""
+        parts = urlsplit(url)
+        self._server = (parts.hostname or "", parts.port or 80)
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:
@@ -154,9 +155,9 @@ class CuttingProxy:
 
 
 @contextmanager
-def cutting_proxy(url: str) -> Iterator[CuttingProxy]:
-    """Put a proxy in front of a server for as long as the block lasts."""
-    proxy = CuttingProxy(url)
+def cutting_proxy() -> Iterator[CuttingProxy]:
+    """Make a proxy, for as long as the block lasts; it begins with `CuttingProxy.forward_to`."""
+    proxy = CuttingProxy()
     try:
         yield proxy
     finally:

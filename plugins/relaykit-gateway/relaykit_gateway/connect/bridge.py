@@ -78,6 +78,8 @@ class Bridge:
         self.to_relay.clear()
         self._own_requests.clear()
         self._questions.disconnected()
+        for followed in self._sessions.values():
+            followed.disconnected()
         if refusal:
             if self._unanswered.first("initialize") is not None:
                 self._initialize = None
@@ -192,7 +194,7 @@ class Bridge:
         elif not isinstance(method, str):
             self._settle(key_of(message["id"]), message, text)
         elif "id" in message:
-            self._questions.ask(key_of(message["id"]), text_at(message, "params", "sessionId"), text)
+            self._asked(key_of(message["id"]), message, text)
         elif method == "$/cancel_request":
             self._questions.close(key_of(dig(message, "params", "requestId")), text)
         elif method.startswith("_relaykit/"):
@@ -203,9 +205,29 @@ class Bridge:
     def _update(self, message: Mapping[str, Any], text: bytes) -> None:
         followed = self._sessions.get(text_at(message, "params", "sessionId"))
         seq = number_at(message, *_META, "seq")
-        block = dig(message, "params", "update", "sessionUpdate") == "user_message_chunk"
-        if followed is None or not seq or followed.take(seq, block=block):
+        if followed is None or not seq:
             self.to_editor.append(text)
+            return
+        block = dig(message, "params", "update", "sessionUpdate") == "user_message_chunk"
+        if not block or seq > followed.seq + 1:
+            self._release(followed)
+        if followed.take(seq, block=block):
+            (followed.held if block and followed.is_doubtful(seq) else self.to_editor).append(text)
+
+    def _release(self, followed: Followed | None) -> None:
+        """Pass on what was held, because something else has come."""
+        if followed is not None and followed.held:
+            self.to_editor += followed.held
+            followed.held.clear()
+
+    def _asked(self, key: str, message: Mapping[str, Any], text: bytes) -> None:
+        session_id = text_at(message, "params", "sessionId")
+        followed = self._sessions.get(session_id)
+        self._release(followed)
+        if followed is not None:
+            # What lies before is over: else a question that is closed meanwhile would count as one never asked.
+            followed.reach(number_at(message, *_META, "seq"))
+        self._questions.ask(key, session_id, text)
 
     def _settle(self, key: str, message: Mapping[str, Any], text: bytes) -> None:
         """Pass on the first answer to a request, and learn from it."""
@@ -216,6 +238,7 @@ class Bridge:
         said = self._unanswered.settle(key)
         if said is None:
             return
+        self._release(self._sessions.get(said.session_id))
         self.to_editor.append(text)
         if said.method == "initialize":
             self._introduced(message)
@@ -241,7 +264,7 @@ class Bridge:
         opening = self._unanswered.opening()
         for followed in self._sessions.values():
             if followed.session_id not in opening:
-                followed.go_on()
+                followed.resume()
                 resume = f'{{"jsonrpc":"2.0","method":"session/resume","params":{followed.resume_params()}}}'
                 self._ask(resume.encode(), partial(self._resumed, followed))
         self._say_the_rest()
@@ -253,6 +276,7 @@ class Bridge:
             self._introduced(answer)
 
     def _resumed(self, followed: Followed, answer: Mapping[str, Any]) -> None:
+        self._release(followed)
         if "error" in answer:
             self._forget(followed.session_id)  # whoever speaks to it hears why from the relay
         else:
@@ -288,11 +312,12 @@ class Bridge:
         session_id, turn = text_at(params, "sessionId"), text_at(params, "turn")
         followed = self._sessions.get(session_id)
         seq = number_at(params, "_meta", "relaykit", "seq")
-        if what == "turn_started":
-            if followed is not None and turn in followed.turns:
-                followed.hide_prompt(seq)
-            return  # the prompt has the same seq, and is still to come
-        if followed is not None:
+        if followed is not None and what == "turn_started":
+            followed.turn_started(turn, seq)
+        self._release(followed)
+        if (
+            followed is not None and what != "turn_started"
+        ):  # that has the seq of a prompt that may still come
             followed.reach(number_at(params, "to") if what == "gap" else seq)
         if what == "turn_ended":
             said = self._unanswered.turn(turn)

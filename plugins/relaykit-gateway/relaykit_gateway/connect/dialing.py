@@ -22,7 +22,6 @@ from relaykit_gateway.connect.target import TOKEN_VARIABLE, Target
 
 _SECONDS = 10.0
 _MAX_MESSAGE_BYTES = 64 * 1024 * 1024  # twice what one frame of an agent may have
-_FINAL = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 
 
 class Unreachable(ClientError):
@@ -139,10 +138,11 @@ def _refusal(target: Target, response: Response) -> ClientError:
             f"the relay at {where} wants {wrong}: set {TOKEN_VARIABLE}, or name a file with it by --token-file "
             "(`relaykit serve` keeps its token in gateway/token of its state directory)"
         )
-    if status == HTTPStatus.NOT_FOUND:
-        return Unreachable(f"there is no relay at {where}, or an old one that has no /acp")
-    text = f"the relay at {where} refused the connection with HTTP status {status}{said and f': {said}'}"
-    return TurnedAway(text) if status in _FINAL else Unreachable(text)
+    if said and status == HTTPStatus.FORBIDDEN:
+        return TurnedAway(f"the relay at {where} lets nobody in from here: {said}")
+    if status in {HTTPStatus.NOT_FOUND, HTTPStatus.FORBIDDEN}:
+        return Unreachable(f"there is no relay at {where}, or one that has no /acp: check the address")
+    return Unreachable(f"{where} answers with HTTP status {status}{said and f': {said}'}: try again later")
 
 
 def _detail(body: bytes | bytearray) -> str:

@@ -26,8 +26,11 @@ class Followed:
     epoch: str = ""
     turns: set[str] = field(default_factory=set)
     """Turns of the editor's own prompts, of which it wants no echo."""
+    held: list[bytes] = field(default_factory=list)
+    """Blocks of a prompt of which the relay has not said yet whose it is."""
     _may_start_anew: bool = True
     _to_skip: int = 0
+    _started: int = 0  # the newest prompt of which it is known whose it is
     _own_prompt: int = 0
 
     def take(self, seq: int, *, block: bool) -> bool:
@@ -61,9 +64,21 @@ class Followed:
         if seq > self.seq:
             self._go_to(seq)
 
-    def hide_prompt(self, seq: int) -> None:
-        """Note that the prompt with this seq is the editor's own: a new connection would hear it."""
-        self._own_prompt = seq
+    def is_doubtful(self, seq: int) -> bool:
+        """Tell whether the prompt with this seq may be the editor's own: a new connection hears those too."""
+        return bool(self.turns) and seq > self._started
+
+    def turn_started(self, turn: str, seq: int) -> None:
+        """Note whose the prompt with this seq is, and forget what is held of it if it is the editor's own."""
+        self._started = seq
+        if turn in self.turns:
+            self._own_prompt = seq
+            self.held.clear()
+
+    def disconnected(self) -> None:
+        """Note that the connection is lost: what is held comes again."""
+        self.blocks -= len(self.held)
+        self.held.clear()
 
     def start(self, seq: int) -> None:
         """Note that the editor asks for what lies behind `seq`, and means to get again what it had before."""
@@ -71,11 +86,13 @@ class Followed:
         self.reach(seq)
 
     def go_on(self) -> None:
-        """Note that a new connection asks for what lies behind `seq`.
+        """Note that a new connection asks for what lies behind `seq`."""
+        self._to_skip = self.blocks
 
-        An older seq means that the relay has another journal now, and tells it from its start.
-        """
-        self._may_start_anew, self._to_skip = True, self.blocks
+    def resume(self) -> None:
+        """Do as `go_on`, for a journal that may be another by now: the relay tells that from its start."""
+        self.go_on()
+        self._may_start_anew = True
 
     def went_on(self, epoch: str) -> None:
         """Note that the relay has told what had been said."""
