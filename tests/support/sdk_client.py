@@ -60,12 +60,16 @@ class SdkClient:
 async def begin(agent: ClientSideConnection) -> acp.InitializeResponse:
     """Introduce the client."""
     info = Implementation(name="python-client", version="1.0.0")
-    return await agent.initialize(protocol_version=acp.PROTOCOL_VERSION, client_info=info)
+    return cast(
+        acp.InitializeResponse,
+        await agent.initialize(protocol_version=acp.PROTOCOL_VERSION, client_info=info),
+    )
 
 
 async def say(agent: ClientSideConnection, session_id: str, text: str) -> PromptResponse:
     """Prompt the agent."""
-    return await agent.prompt(session_id=session_id, prompt=[acp.text_block(text)])
+    prompt = [acp.text_block(text)]
+    return cast(PromptResponse, await agent.prompt(session_id=session_id, prompt=prompt))
 
 
 async def converse(agent: ClientSideConnection, cwd: str) -> tuple[NewSessionResponse, list[str]]:
