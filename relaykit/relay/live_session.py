@@ -90,6 +90,16 @@ class LiveSession:
         return self._agent.opened if self._agent is not None else {}
 
     @property
+    def ready(self) -> bool:
+        """There is an agent: `opened` is what it says."""
+        return self._agent is not None
+
+    @property
+    def turn(self) -> str:
+        """The id of the turn that runs; empty if none does."""
+        return self._turns.running.ref if self._turns.running is not None else ""
+
+    @property
     def needs_login(self) -> bool:
         """The agent takes no prompts until a person logs it in."""
         return self._agent is not None and self._agent.needs_login

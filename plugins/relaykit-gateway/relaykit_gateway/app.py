@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from starlette.applications import Starlette
+from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -15,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 from relaykit.errors import RelaykitError
 from relaykit.hooks.registration import ASGIApp
 from relaykit.relay import Relay
+from relaykit_gateway.acp.connection import AcpConnection
 from relaykit_gateway.api import Api
 from relaykit_gateway.connection import Connection
 from relaykit_gateway.gateway import Gateway
@@ -53,6 +55,7 @@ def build_app(gateway: Gateway) -> Starlette:
         Route("/api/sessions/{session_id}", api.stop_session, methods=["DELETE"]),
         Route("/api/plugins", api.list_plugins, methods=["GET"]),
         WebSocketRoute("/ws", _WebSocket(gateway)),
+        WebSocketRoute("/acp", _Acp(gateway)),
     ]
     guard = Middleware(
         Guard,
@@ -75,6 +78,15 @@ class _WebSocket:
         await Connection(self._gateway, receive, send).run()
 
 
+class _Acp:
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        wishes = QueryParams(scope["query_string"])
+        await AcpConnection(self._gateway, receive, send, wishes).run()
+
+
 class _Exact:
     """Serves a mounted application at the path itself as it is served at the path with a slash behind."""
 
@@ -87,7 +99,7 @@ class _Exact:
         await self._app({**scope, "root_path": root, "path": root + "/"}, receive, send)
 
 
-_TAKEN = ("/ws", "/api", "/healthz", "/readyz")
+_TAKEN = ("/ws", "/acp", "/api", "/healthz", "/readyz")
 
 
 def _plugin_routes(relay: Relay) -> list[BaseRoute]:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from relaykit.relay import LiveSession, Relay
+from relaykit.relay import Relay
+from relaykit_gateway.acp.render import AcpRenderer
 from relaykit_gateway.messages import MessageTable
 from relaykit_gateway.render import Renderer
+from relaykit_gateway.rendering import PerSession
 from relaykit_gateway.settings import GatewaySettings
 from relaykit_gateway.token import load_token
 
 if TYPE_CHECKING:
-    from relaykit_gateway.connection import Connection
+    from relaykit_gateway.channel import Channel
 
 
 class Gateway:
@@ -31,32 +33,26 @@ class Gateway:
         self.server_id = relay.ids.new_id()
         self.token = load_token(settings, relay.settings.state_dir)
         self.messages = MessageTable(relay.messages)
-        self._connections: set[Connection] = set()
-        self._renderers: dict[str, Renderer] = {}
+        self.renderers = PerSession(Renderer)
+        self.acp_renderers = PerSession(AcpRenderer)
+        self._channels: set[Channel[Any]] = set()
 
     @contextmanager
-    def connected(self, connection: Connection) -> Iterator[None]:
-        """Know of a connection for as long as the block lasts."""
-        self._connections.add(connection)
+    def connected(self, channel: Channel[Any]) -> Iterator[None]:
+        """Know of a client for as long as the block lasts."""
+        self._channels.add(channel)
         try:
             yield
         finally:
-            self._connections.discard(connection)
+            self._channels.discard(channel)
 
-    @contextmanager
-    def renderer(self, live: LiveSession) -> Iterator[Renderer]:
-        """Give the renderer of a session, one for all that follow it."""
-        renderer = self._renderers.setdefault(live.id, Renderer(live))
-        renderer.followers += 1
-        try:
-            yield renderer
-        finally:
-            renderer.followers -= 1
-            if not renderer.followers:
-                del self._renderers[live.id]
+    @property
+    def channels(self) -> list[Channel[Any]]:
+        """The clients that are connected now."""
+        return list(self._channels)
 
     async def aclose(self) -> None:
         """Say goodbye to every client. Ends within a few seconds; idempotent."""
         async with anyio.create_task_group() as leaving:
-            for connection in list(self._connections):
-                leaving.start_soon(connection.say_goodbye)
+            for channel in self.channels:
+                leaving.start_soon(channel.say_goodbye)

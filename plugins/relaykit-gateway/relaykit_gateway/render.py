@@ -14,12 +14,12 @@ from relaykit.relay.run_session import ACTIVE, ENDED, TERMINATING
 from relaykit.session import Cause
 from relaykit_gateway.answers import read_answer
 from relaykit_gateway.codes import Code
+from relaykit_gateway.rendering import Rendering
 from relaykit_gateway.wire import VERSION, compose, compose_error, raw_json, timestamp
 
 PERMISSION = "session/request_permission"
 UPDATE = "session/update"
 
-_CACHE_CHARACTERS = 1024 * 1024
 _LOGIN_REQUIRED = -32000
 
 
@@ -67,22 +67,18 @@ class _Ending(msgspec.Struct):
 _update_params = msgspec.json.Decoder(_UpdateParams).decode
 
 
-class Renderer:
+class Renderer(Rendering):
     """Writes the messages of one session.
 
     What the agent said is spliced in as it came: only what a message is made of is looked at, and nothing
-    of it is written anew. While several clients follow, the newest messages are kept for the others.
-
-    :param followers: how many clients use it now.
+    of it is written anew.
     """
 
     def __init__(self, live: LiveSession) -> None:
-        self.followers = 0
+        super().__init__()
         self._live = live
         session_id = raw_json(live.id).decode()
         self._update_head = f'{{"version":"{VERSION}","type":"agent:update","sessionId":{session_id},"seq":'
-        self._cache: dict[int, Sequence[str]] = {}
-        self._cached = 0  # characters
 
     async def render(self, entry: Entry) -> Sequence[str]:
         """Return the messages that say this entry: usually one; none for what clients do not hear of.
@@ -92,29 +88,20 @@ class Renderer:
         messages = self.render_now(entry)
         if messages is None:
             messages = (await self._turn_end(entry),)
-            self._keep(entry.seq, messages)
+            self.keep(entry.seq, messages)
         return messages
 
     def render_now(self, entry: Entry) -> Sequence[str] | None:
         """Return the same without waiting, or None if it takes some reading."""
-        cached = self._cache.get(entry.seq)
+        cached = self.kept(entry.seq)
         if cached is not None:
             return cached
         kind = entry.frame.kind
         if kind is Kind.TURN_END:
             return None
         messages = (self._update(entry),) if kind is Kind.UPDATE else self._rest(entry)
-        self._keep(entry.seq, messages)
+        self.keep(entry.seq, messages)
         return messages
-
-    def _keep(self, seq: int, messages: Sequence[str]) -> None:
-        if self.followers < 2:  # noqa: PLR2004 -- there is nobody else who would want them
-            return
-        self._cache[seq] = messages
-        self._cached += sum(map(len, messages))
-        while self._cached > _CACHE_CHARACTERS and self._cache:
-            oldest = next(iter(self._cache))
-            self._cached -= sum(map(len, self._cache.pop(oldest)))
 
     # ------------------------------------------------------------ what the agent said
 

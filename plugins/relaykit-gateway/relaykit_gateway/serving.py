@@ -8,16 +8,19 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import uvicorn
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Request
 from websockets.protocol import State
 
 from relaykit.errors import RelaykitError, SettingsError
 from relaykit.relay import Relay
+from relaykit_gateway.acp.connection import MAX_MESSAGE_BYTES
 from relaykit_gateway.app import build_app
+from relaykit_gateway.corked import CorkedTransport
 from relaykit_gateway.gateway import Gateway
 from relaykit_gateway.settings import GatewaySettings
 
@@ -84,6 +87,10 @@ async def serve_gateway(relay: Relay, *, settings: GatewaySettings | None = None
 class _WebSocketProtocol(WebSocketsSansIOProtocol):
     """uvicorn's own, with a short way for what is sent most, and a short end for who does not listen."""
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin, with a transport that writes in one go what is sent in one go."""
+        super().connection_made(cast("Any", CorkedTransport(cast("asyncio.Transport", transport), self.loop)))
+
     async def send(self, message: Any) -> None:
         """Send; a text that can go out at once is framed here, which takes a quarter of the time.
 
@@ -107,6 +114,12 @@ class _WebSocketProtocol(WebSocketsSansIOProtocol):
         else:
             header = bytes((_TEXT, _SHORT + 2)) + size.to_bytes(8, "big")
         self.transport.write(header + data)
+
+    def handle_connect(self, event: Request) -> None:
+        """Begin; what speaks ACP may send longer messages."""
+        if event.path.partition("?")[0] == "/acp":
+            self.conn.max_message_size = MAX_MESSAGE_BYTES
+        super().handle_connect(event)
 
     def keepalive_timeout(self) -> None:
         """Drop a client that answers no ping; an orderly close would wait until it has read everything."""

@@ -23,7 +23,10 @@ class GatewaySettings:
     token: str = setting("", help="what clients must know; by default one is made and kept", secret=True)
     auth: bool = setting(True, help="whether clients must know the token; may be false on loopback alone")
     origins: tuple[str, ...] = setting((), help="other web origins whose pages may connect")
-    max_message_bytes: int = setting(1024 * 1024, help="the longest message that a client may send")
+    max_message_bytes: int = setting(1024 * 1024, help="the longest message that a client of /ws may send")
+    client_mcp_servers: bool = setting(
+        False, help="whether clients of /acp may name MCP servers, of the types http and sse alone"
+    )
     ping_interval: float = setting(30.0, help="seconds between pings to a client")
     pong_timeout: float = setting(10.0, help="seconds that a client may take to answer a ping")
 

@@ -17,10 +17,6 @@ T = TypeVar("T", bound=msgspec.Struct)
 _encode = msgspec.json.Encoder().encode
 
 
-class ClientGone(Exception):
-    """The client is not there any more: nothing can be sent to it."""
-
-
 class BadMessage(Exception):
     """A client's message cannot be acted on. The text is for the client."""
 

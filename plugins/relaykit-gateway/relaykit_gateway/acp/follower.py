@@ -1,0 +1,246 @@
+"""AcpFollower: one client of ``/acp`` that follows one session."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from relaykit.conversation import Batch, Cursor, Entry, Kind
+from relaykit.relay import LiveSession
+from relaykit.relay.run_session import ENDED, TERMINATING
+from relaykit.session import Cause, Session
+from relaykit_gateway.acp.envelope import compose_error, compose_notification, compose_result, quote
+from relaykit_gateway.acp.errors import INTERNAL_ERROR, RpcError, rpc_error_of
+from relaykit_gateway.acp.pending import Pending
+from relaykit_gateway.acp.render import AcpRenderer
+from relaykit_gateway.acp.splice import object_of, spliced
+from relaykit_gateway.codes import Code
+from relaykit_gateway.following import Following
+from relaykit_gateway.rendering import PerSession
+
+if TYPE_CHECKING:
+    from relaykit_gateway.acp.connection import AcpConnection
+
+
+class _Ending(msgspec.Struct):
+    cause: str
+    reason: str
+
+
+class AcpFollower(Following[AcpRenderer]):
+    """Sends a session's messages to a client, and the answers to its requests in their places among them.
+
+    What lies before the head at its beginning is the past: it is replayed, then the session is open to the
+    client, and then comes what is said. Questions of the past are put once it is open, if they still are.
+
+    :param session: as it is when the client begins to follow.
+    :param pending: the client's requests about this session.
+    """
+
+    protocol = "acp"
+
+    def __init__(
+        self, connection: AcpConnection, session: Session, live: LiveSession, pending: Pending
+    ) -> None:
+        super().__init__(connection, session.id)
+        self.pending = pending
+        self.sent = 0
+        """The newest seq that was sent to the client, or is being sent."""
+        self._connection = connection
+        self._session = session
+        self._live = live
+        self._past_ends: int | None = None  # None once the session is open to the client
+        self._asked_before: dict[str, Entry] = {}  # questions of the past, by ref
+        self._told_end = False
+        self._epoch = ""
+
+    @property
+    def is_open(self) -> bool:
+        """The past is over: what comes is what is said now."""
+        return self._past_ends is None
+
+    async def settle(self, end: Entry) -> None:
+        """Answer who waits for a turn that was taken back: its end is not in the transcript.
+
+        :raises ClientGone: there is nobody to hear it.
+        """
+        raw_ids = self.pending.take_answered(end.frame.ref)
+        await self._answer_all(raw_ids, end)
+
+    async def answer_late(self, end: Entry, raw_id: bytes) -> None:
+        """Answer a prompt whose turn is long over.
+
+        :raises ClientGone: there is nobody to hear it.
+        """
+        await self._answer_all([raw_id], end)
+
+    async def fail_all(self, error: RpcError) -> None:
+        """Answer with an error whatever waits.
+
+        :raises ClientGone: there is nobody to hear it.
+        """
+        raw_ids = self.pending.take_all()
+        async with self._connection.sending:
+            await self._fail(raw_ids, error)
+
+    # ------------------------------------------------------------ following
+
+    def _renderers(self) -> PerSession[AcpRenderer]:
+        return self._connection.gateway.acp_renderers
+
+    async def _begin(self, live: LiveSession, cursor: Cursor) -> None:
+        self._epoch = cursor.epoch
+        self._past_ends = live.conversation.head
+        self.sent = cursor.position
+        opening = self.pending.opening
+        if opening is not None and opening.creates:
+            self._past_ends = 0  # a new session has none: whatever its agent says is said now
+
+    async def _send(self, batch: Batch, renderer: AcpRenderer, cursor: Cursor) -> None:
+        send = self._connection.send_event
+        if batch.gap:
+            self.sent = batch.gap[1]
+            if self._connection.aware:
+                await self._say(renderer.gap(*batch.gap))
+        update = Kind.UPDATE
+        for entry in batch.entries:
+            if self._past_ends is not None and entry.seq > self._past_ends:
+                await self._open_up(renderer)
+            self.sent = entry.seq
+            if entry.frame.kind is update:
+                for message in renderer.messages(entry):
+                    await send({"type": "websocket.send", "text": message})
+            else:
+                await self._tell(entry, renderer)
+        if batch.caught_up and self._past_ends is not None:
+            self._past_ends = cursor.position
+            await self._open_up(renderer)
+
+    async def _tell(self, entry: Entry, renderer: AcpRenderer) -> None:
+        """Send what is no update to whom it concerns."""
+        ref = entry.frame.ref
+        match entry.frame.kind:
+            case Kind.PROMPT:
+                if not (
+                    self.is_open and ref in self.pending.turns
+                ):  # what one says oneself does not come back
+                    await self._say(*renderer.messages(entry))
+            case Kind.REQUEST | Kind.DECISION:
+                if not await self._ask(entry, renderer):
+                    return
+            case Kind.TURN_END | Kind.RESULT:
+                if await self._answer(entry, renderer):
+                    return
+            case Kind.NOTICE:
+                await self._note(entry)
+        if self._connection.aware:
+            await self._say(*renderer.extras(entry))
+
+    async def _ask(self, entry: Entry, renderer: AcpRenderer) -> bool:
+        """Put a question to the client, or take it back; False if this is all of the past, and stays there."""
+        ref = entry.frame.ref
+        if entry.frame.kind is Kind.REQUEST:
+            if self.is_open:
+                await self._say(*renderer.messages(entry))
+            else:
+                self._asked_before[ref] = entry
+            return self.is_open
+        if self._asked_before.pop(ref, None):
+            return False
+        if ref not in self.pending.answered:
+            await self._say(renderer.cancellation(entry))
+        self.pending.answered.discard(ref)
+        return True
+
+    async def _answer(self, entry: Entry, renderer: AcpRenderer) -> bool:
+        """Answer who waits for this end, or for this result; False if nobody does."""
+        raw_ids = self.pending.take_answered(entry.frame.ref)
+        await self._say(*(renderer.answer(raw_id, entry, seq=entry.seq) for raw_id in raw_ids))
+        return bool(raw_ids)
+
+    async def _note(self, entry: Entry) -> None:
+        word = entry.frame.method
+        if word in {TERMINATING, ENDED}:
+            ending = msgspec.json.decode(entry.frame.body, type=_Ending)
+            opening = self.pending.take_opening()
+            if opening is not None:
+                await self._fail([opening.raw_id], self._not_opened(ending))
+            if word == ENDED:
+                self._told_end = True
+                await self._fail(self.pending.take_all(), _ended(ending.reason))
+
+    # ------------------------------------------------------------ opening
+
+    async def _open_up(self, renderer: AcpRenderer) -> None:
+        """Answer what has opened the session, and put the questions that are open, once there is an agent."""
+        live = self._live
+        if not live.ready:
+            return
+        self._past_ends = None
+        opening = self.pending.take_opening()
+        if opening is not None:
+            session = await self._connection.relay.get(self.session_id) or self._session
+            facts = {
+                "role": session.agent_id,
+                "agent": session.agent,
+                "project": session.project,
+                "cwd": session.worktree_dir,
+                "epoch": self._epoch,
+                "seq": self.sent,
+                "turnRunning": live.conversation.running_turn or None,
+            }
+            first = b'"sessionId":%b,' % quote(self.session_id) if opening.creates else b""
+            result = spliced(object_of(live.opened), object_of(facts), first=first)
+            await self._say(compose_result(opening.raw_id, result))
+        for question in live.questions:
+            entry = self._asked_before.pop(question.request.ref, None)
+            if entry is None and 0 < question.seq <= self.sent:
+                entry = Entry(question.seq, self._session.created_at, question.request)
+            if entry is not None:
+                await self._say(*renderer.messages(entry))
+
+    def _not_opened(self, ending: _Ending) -> RpcError:
+        if self._live.spawn_error is not None:
+            return rpc_error_of(self._live.spawn_error)
+        if ending.cause == Cause.SPAWN_FAILED:
+            return RpcError(INTERNAL_ERROR, ending.reason, Code.SPAWN_FAILED)
+        return _ended(ending.reason)
+
+    # ------------------------------------------------------------ the end
+
+    async def _end(self) -> None:
+        reason = "its transcript does not tell how"
+        await self.fail_all(_ended(reason))
+        if not self._told_end and self._connection.aware:
+            body = {
+                "sessionId": self.session_id,
+                "_meta": {"relaykit": {"seq": self.sent}},
+                "cause": Cause.INTERNAL,
+                "reason": reason,
+                "cleanup": [],
+            }
+            await self._connection.send_text(compose_notification("_relaykit/session_ended", object_of(body)))
+
+    async def _break_off(self, position: int) -> None:
+        message = f"the transcript could not be read on: load the session again, after {position}"
+        await self.fail_all(RpcError(INTERNAL_ERROR, message, Code.INTERNAL))
+
+    # ------------------------------------------------------------ saying
+
+    async def _say(self, *messages: str) -> None:
+        for message in messages:
+            await self._connection.send_event({"type": "websocket.send", "text": message})
+
+    async def _answer_all(self, raw_ids: Sequence[bytes], end: Entry) -> None:
+        async with self._connection.sending:
+            with self._renderers().of(self._live) as renderer:
+                await self._say(*(renderer.answer(raw_id, end, seq=self.sent) for raw_id in raw_ids))
+
+    async def _fail(self, raw_ids: Sequence[bytes], error: RpcError) -> None:
+        await self._say(*(compose_error(raw_id, bytes(error)) for raw_id in raw_ids))
+
+
+def _ended(reason: str) -> RpcError:
+    return RpcError(INTERNAL_ERROR, f"the session has ended: {reason}", Code.SESSION_NOT_ACTIVE)

@@ -1,0 +1,151 @@
+"""Entries as messages of ACP: made once, for all clients that follow a session."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from relaykit.conversation import Entry, Kind
+from relaykit.errors import LoginRequired
+from relaykit.relay import LiveSession
+from relaykit.relay.run_session import ENDED
+from relaykit_gateway.acp.envelope import (
+    compose_error,
+    compose_notification,
+    compose_request,
+    compose_result,
+    quote,
+)
+from relaykit_gateway.acp.errors import LOGIN_REQUIRED
+from relaykit_gateway.acp.splice import members_of, object_of, spliced
+from relaykit_gateway.rendering import Rendering
+
+CANCEL_REQUEST = "$/cancel_request"
+UPDATE = "session/update"
+
+
+class _Prompt(msgspec.Struct):
+    prompt: list[msgspec.Raw]
+
+
+class _Error(msgspec.Struct):
+    code: int = 0
+    message: str = ""
+
+
+_decode_prompt = msgspec.json.Decoder(_Prompt).decode
+_decode_error = msgspec.json.Decoder(_Error).decode
+
+
+class AcpRenderer(Rendering):
+    """Writes the messages of one session. What was said is spliced in as it came."""
+
+    def __init__(self, live: LiveSession) -> None:
+        super().__init__()
+        self._live = live
+        self._address = b'"sessionId":%b,' % quote(live.id)
+        self._update_head = b'{"jsonrpc":"2.0","method":"session/update","params":'
+
+    # ------------------------------------------------------------ for every client
+
+    def messages(self, entry: Entry) -> Sequence[str]:
+        """Return what every client is told of an entry: usually one message; none for what is answers alone."""
+        messages = self.kept(entry.seq)
+        if messages is None:
+            messages = self._messages(entry)
+            self.keep(entry.seq, messages)
+        return messages
+
+    def _messages(self, entry: Entry) -> Sequence[str]:
+        frame = entry.frame
+        if frame.kind is Kind.UPDATE:
+            params = spliced(frame.body, b'{"seq":%d}' % entry.seq, first=self._address)
+            if frame.method == UPDATE:
+                return ((b"%b%b}" % (self._update_head, params)).decode("utf-8", "replace"),)
+            if frame.method == CANCEL_REQUEST:
+                return ()  # of a question, which the relay closes for everybody
+            return (compose_notification(frame.method, params),)
+        if frame.kind is Kind.REQUEST:
+            return (compose_request(frame.ref, frame.method, self._params(entry, frame.body)),)
+        if frame.kind is Kind.PROMPT:
+            return self._said_by_people(entry)
+        return ()
+
+    def _said_by_people(self, entry: Entry) -> Sequence[str]:
+        try:
+            blocks = _decode_prompt(entry.frame.body).prompt
+        except msgspec.MsgspecError:
+            return ()  # the agent will say what it thinks of it
+        return [
+            compose_notification(
+                UPDATE,
+                self._params(
+                    entry, b'{"update":{"sessionUpdate":"user_message_chunk","content":%b}}' % bytes(block)
+                ),
+            )
+            for block in blocks
+        ]
+
+    def cancellation(self, entry: Entry) -> str:
+        """Return what takes back the question that a DECISION has answered."""
+        body = b'{"requestId":%b}' % quote(entry.frame.ref)
+        return compose_notification(CANCEL_REQUEST, spliced(body, b'{"seq":%d}' % entry.seq))
+
+    # ------------------------------------------------------------ for aware ones besides
+
+    def gap(self, first: int, last: int) -> str:
+        """Return what is said of entries that are not kept any more."""
+        body = b'{"from":%d,"to":%d}' % (first, last)
+        params = spliced(body, b'{"seq":%d}' % last, first=self._address)
+        return compose_notification("_relaykit/gap", params)
+
+    def extras(self, entry: Entry) -> Sequence[str]:
+        """Return what clients that know relaykit are told of an entry besides."""
+        frame = entry.frame
+        ref = quote(frame.ref)
+        if frame.kind is Kind.PROMPT:
+            return (self._extra("turn_started", entry, b'{"turn":%b}' % ref),)
+        if frame.kind is Kind.TURN_END:
+            how = b"error" if frame.failed else b"result"
+            body = b'{"turn":%b,"%b":%b}' % (ref, how, self.outcome(entry))
+            return (self._extra("turn_ended", entry, body),)
+        if frame.kind is Kind.DECISION:
+            body = b'{"requestId":%b,"by":%b}' % (ref, quote(self._live.closed_by(frame.ref)))
+            return (self._extra("question_closed", entry, body),)
+        if frame.kind is Kind.NOTICE and frame.method == ENDED:
+            return (self._extra("session_ended", entry, frame.body),)
+        return ()
+
+    def _extra(self, what: str, entry: Entry, body: bytes) -> str:
+        return compose_notification(f"_relaykit/{what}", self._params(entry, body))
+
+    # ------------------------------------------------------------ for who has asked
+
+    def answer(self, raw_id: bytes, entry: Entry, *, seq: int) -> str:
+        """Return the answer to a prompt or a call.
+
+        :param entry: its TURN_END or its RESULT.
+        """
+        if entry.frame.failed:
+            return compose_error(raw_id, self.outcome(entry))
+        turn = b',"turn":' + quote(entry.frame.ref) if entry.frame.kind is Kind.TURN_END else b""
+        return compose_result(raw_id, spliced(entry.frame.body or b"null", b'{"seq":%d%b}' % (seq, turn)))
+
+    def outcome(self, entry: Entry) -> bytes:
+        """Return a raw result, or a raw error; one that wants a login names the command."""
+        body = entry.frame.body or b"null"
+        if not entry.frame.failed:
+            return body
+        try:
+            error = _decode_error(body)
+        except (msgspec.MsgspecError, RecursionError):
+            return body
+        if error.code != LOGIN_REQUIRED or entry.frame.kind is not Kind.TURN_END:
+            return body
+        spec = self._live.spec
+        message = str(LoginRequired(error.message, agent=spec.name, login=spec.login))
+        return object_of({**(members_of(body) or {}), "message": message})
+
+    def _params(self, entry: Entry, body: bytes) -> bytes:
+        return spliced(body, b'{"seq":%d}' % entry.seq, first=self._address)

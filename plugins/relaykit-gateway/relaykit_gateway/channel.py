@@ -1,0 +1,185 @@
+"""Channel: one client's WebSocket, from its upgrade to its close, whatever is spoken over it."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, TypeVarTuple
+
+import anyio
+from anyio.abc import TaskGroup
+from starlette.types import Message, Receive, Send
+
+from relaykit.relay import Relay
+
+if TYPE_CHECKING:
+    from relaykit_gateway.following import Following
+    from relaykit_gateway.gateway import Gateway
+
+logger = logging.getLogger(__name__)
+
+GOING_AWAY = 1001
+PROTOCOL_ERROR = 1002
+_GOODBYE_SECONDS = 2.0
+
+F = TypeVar("F", bound="Following[Any]")
+Ts = TypeVarTuple("Ts")
+
+
+class ClientGone(Exception):
+    """The client is not there any more: nothing can be sent to it."""
+
+
+class Channel(ABC, Generic[F]):
+    """Acts on a client's messages one after the other, and has a follower for each session that it follows.
+
+    A disconnect ends nothing but the following.
+
+    :param sending: held while something is sent, so that messages of several sessions do not mix.
+    """
+
+    def __init__(self, gateway: Gateway, receive: Receive, send: Send) -> None:
+        self.gateway = gateway
+        self.id = gateway.relay.ids.new_id()
+        self.sending = anyio.Lock(fast_acquire=True)
+        self._receive = receive
+        self._send = send
+        self._followers: dict[str, F] = {}
+        self._tasks: TaskGroup | None = None
+        self._closed = False
+
+    @property
+    def relay(self) -> Relay:
+        """The relay that it is connected to."""
+        return self.gateway.relay
+
+    @property
+    def owner(self) -> str:
+        """Whose sessions it may see."""
+        return "local"
+
+    # ------------------------------------------------------------ its life
+
+    async def run(self) -> None:
+        """Serve the client until it goes, or is sent away. Called once, with the upgrade still to be accepted."""
+        await self._receive()  # websocket.connect
+        try:
+            await self.send_event({"type": "websocket.accept", "headers": list(self._headers())})
+            async with anyio.create_task_group() as tasks:
+                self._tasks = tasks
+                with self.gateway.connected(self):
+                    await self._serve()
+                tasks.cancel_scope.cancel()
+        except ClientGone:
+            logger.debug("client %s went before it was served", self.id)
+
+    async def _serve(self) -> None:
+        try:
+            await self._welcome()
+            while not self._closed:
+                event = await self._receive()
+                if event["type"] == "websocket.disconnect":
+                    return
+                await self._act_on(event)
+        except ClientGone:
+            return
+
+    def _headers(self) -> Iterable[tuple[bytes, bytes]]:
+        """Return what the answer to the upgrade is to say besides."""
+        return ()
+
+    async def _welcome(self) -> None:
+        """Say what is said first."""
+
+    @abstractmethod
+    async def _act_on(self, event: Message) -> None:
+        """Act on one frame of the client's. What goes wrong is told to it; only `ClientGone` is raised."""
+
+    def spawn(self, function: Callable[[*Ts], Awaitable[None]], *args: *Ts) -> None:
+        """Run a coroutine function beside the reading, until the client goes."""
+        if self._tasks is not None:
+            self._tasks.start_soon(self._run_safely, function, *args)
+
+    async def _run_safely(self, function: Callable[[*Ts], Awaitable[None]], *args: *Ts) -> None:
+        try:
+            await function(*args)
+        except ClientGone:
+            self.hang_up()
+
+    async def say_goodbye(self) -> None:
+        """Let what was said reach the client, and close: the relay goes away. Ends within a few seconds."""
+        with anyio.move_on_after(_GOODBYE_SECONDS):
+            for follower in list(self._followers.values()):
+                await follower.ended.wait()
+            try:
+                await self.close(GOING_AWAY, "the relay is shutting down")
+            except ClientGone:
+                logger.debug("client %s went by itself", self.id)
+        self.hang_up()
+
+    async def close(self, code: int, reason: str) -> None:
+        """Send the client away.
+
+        :raises ClientGone: it has gone already.
+        """
+        async with self.sending:
+            if not self._closed:
+                await self.send_event({"type": "websocket.close", "code": code, "reason": reason})
+                self._closed = True
+
+    def hang_up(self) -> None:
+        """End everything here without another word."""
+        if self._tasks is not None:
+            self._tasks.cancel_scope.cancel()
+
+    # ------------------------------------------------------------ what it hears
+
+    async def send_text(self, text: str) -> None:
+        """Send a message that is JSON already.
+
+        :raises ClientGone: there is nobody to hear it.
+        """
+        async with self.sending:
+            await self.send_event({"type": "websocket.send", "text": text})
+
+    async def send_event(self, event: Message) -> None:
+        """Send an ASGI event; whoever calls it holds `sending`.
+
+        :raises ClientGone: there is nobody to hear it.
+        """
+        if self._closed:
+            raise ClientGone
+        try:
+            await self._send(event)
+        except OSError as error:  # what ASGI has servers raise when the client has gone
+            raise ClientGone from error
+
+    # ------------------------------------------------------------ what it follows
+
+    def follower(self, session_id: str) -> F | None:
+        """Return what follows this session for the client, or None."""
+        return self._followers.get(session_id)
+
+    async def _replace(self, follower: F) -> None:
+        """Put a follower in the place of the one that followed its session before, which ends."""
+        before = self._followers.get(follower.session_id)
+        self._followers[follower.session_id] = follower
+        if before is not None:
+            await before.stop()
+
+    async def _start(self, follower: F, *, after: int | None, epoch: str | None) -> None:
+        """Have a follower begin.
+
+        :param after: the entry behind which to begin; None for what is said from now on.
+        :raises SessionNotFound: there is no such session.
+        :raises CursorAhead: there is no entry `after` yet.
+        """
+        if self._tasks is None:
+            raise ClientGone
+        await self._tasks.start(follower.run, after, epoch)
+
+    def forget(self, follower: F) -> None:
+        """Note that a follower has ended."""
+        if self._followers.get(follower.session_id) is follower:
+            del self._followers[follower.session_id]

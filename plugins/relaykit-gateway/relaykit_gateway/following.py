@@ -1,0 +1,131 @@
+"""Following: one client that follows one session, whatever protocol it speaks."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+import anyio
+from anyio.abc import TaskStatus
+from anyio.lowlevel import checkpoint
+
+from relaykit.conversation import Batch, Cursor
+from relaykit.errors import JournalError
+from relaykit.relay import LiveSession
+from relaykit_gateway.channel import Channel, ClientGone
+from relaykit_gateway.rendering import PerSession, Rendering
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+logger = logging.getLogger(__name__)
+
+_BATCH = 256
+
+R = TypeVar("R", bound=Rendering)
+
+
+class Following(ABC, Generic[R]):
+    """Sends a session's messages to a client: reads the cursor, sends, and only then reads on.
+
+    Nothing is queued for the client. One that does not read is behind, and costs nothing else.
+    """
+
+    protocol: ClassVar[str]
+    """What hooks hear that the client speaks."""
+
+    def __init__(self, channel: Channel[Any], session_id: str) -> None:
+        self.session_id = session_id
+        self.ended = anyio.Event()
+        self._channel = channel
+        self._scope = anyio.CancelScope()
+
+    async def stop(self) -> None:
+        """Follow no more, and return once nothing more will be sent."""
+        self._scope.cancel()
+        await self.ended.wait()
+
+    async def run(
+        self,
+        after: int | None,
+        epoch: str | None,
+        *,
+        task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Follow the session behind the entry `after` to its end, or until `stop`.
+
+        :param after: None for what is said from now on.
+        :raises SessionNotFound: there is no such session. Nothing was sent.
+        :raises CursorAhead: there is no entry `after` yet. Nothing was sent.
+        """
+        channel = self._channel
+        try:
+            with self._scope:
+                live = channel.relay.live(self.session_id)
+                attachment = channel.relay.attach(
+                    self.session_id,
+                    client_id=channel.id,
+                    protocol=self.protocol,
+                    owner=channel.owner,
+                    after=live.conversation.head if after is None else after,
+                    epoch=epoch,
+                )
+                async with attachment as cursor:
+                    with self._renderers().of(live) as renderer:
+                        await self._begin(live, cursor)
+                        task_status.started()
+                        await self._follow_safely(live, cursor, renderer)
+        finally:
+            channel.forget(self)
+            self.ended.set()
+
+    async def _follow_safely(self, live: LiveSession, cursor: Cursor, renderer: R) -> None:
+        """Follow; what goes wrong here ends this following, and not the client's other ones."""
+        try:
+            try:
+                await self._follow(live, cursor, renderer)
+            except ClientGone:
+                raise
+            except Exception as error:
+                if isinstance(error, JournalError):
+                    logger.warning("the transcript of session %s cannot be read: %s", self.session_id, error)
+                else:
+                    logger.exception("following session %s broke", self.session_id)
+                await self._break_off(cursor.position)
+        except ClientGone:
+            self._channel.hang_up()
+
+    async def _follow(self, live: LiveSession, cursor: Cursor, renderer: R) -> None:
+        while True:
+            try:
+                batch = await cursor.next(_BATCH)
+            except anyio.EndOfStream:
+                break
+            async with self._channel.sending:
+                await self._send(batch, renderer, cursor)
+            if cursor.position < live.conversation.head:
+                await checkpoint()  # neither reading nor sending has waited: the others have their turn
+        await self._end()
+
+    # ------------------------------------------------------------ what protocols differ in
+
+    @abstractmethod
+    def _renderers(self) -> PerSession[R]:
+        """Return the renderers of this protocol."""
+
+    @abstractmethod
+    def _begin(self, live: LiveSession, cursor: Cursor) -> Awaitable[None]:
+        """Say what is said before anything of the conversation."""
+
+    @abstractmethod
+    def _send(self, batch: Batch, renderer: R, cursor: Cursor) -> Awaitable[None]:
+        """Send what the cursor has returned. `sending` is held."""
+
+    @abstractmethod
+    def _end(self) -> Awaitable[None]:
+        """Say what is left to say once the conversation is over and everything of it was sent."""
+
+    @abstractmethod
+    def _break_off(self, position: int) -> Awaitable[None]:
+        """Say that the transcript cannot be read on behind `position`."""
