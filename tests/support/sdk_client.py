@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import acp
 import anyio
-from acp import ClientSideConnection
+from acp.client.connection import ClientSideConnection
 from acp.schema import (
     AllowedOutcome,
     Implementation,
@@ -52,9 +52,9 @@ class SdkClient:
         return [chunk.content.text for chunk in chunks]
 
     def was_told(self) -> list[str]:
-        """Return the texts of the prompts that were shown as another's."""
+        """Return the blocks of the prompts that were shown as another's: texts, or else their types."""
         chunks = [update for update in self.updates if update.session_update == "user_message_chunk"]
-        return [chunk.content.text for chunk in chunks]
+        return [getattr(chunk.content, "text", chunk.content.type) for chunk in chunks]
 
 
 async def begin(agent: ClientSideConnection) -> acp.InitializeResponse:

@@ -15,7 +15,7 @@ const load = (name) => import(pathToFileURL(installed.resolve(name)).href);
 
 const { client, methods, ndJsonStream, PROTOCOL_VERSION } = await load("@agentclientprotocol/sdk");
 const { createWebSocketStream } = await load("@agentclientprotocol/sdk/experimental/ws-client");
-const { WebSocket } = await load("ws");
+const WebSocket = installed("ws");
 
 const cwd = process.cwd();
 const tell = (what, value) => console.log(JSON.stringify({ what, value }));
