@@ -17,9 +17,11 @@ from relaykit.agent.launcher import AgentSpec
 from relaykit.errors import FetchFailed, ProgramNotFound
 from relaykit.ids import SystemIds
 from relaykit_acp.agent import AcpAgent
+from relaykit_acp.fetch import _find_program
 from relaykit_acp.launcher import AcpLauncher, open_acp_launcher
 from relaykit_acp.npx import NpxCommand, parse_npx
 from support.acp_agents import QUICK, Recorder, new_session, say, survivors, texts
+from support.agent_programs import install
 from support.npm_registry import PACKAGE, PROGRAM, Registry, needs_npx, npm_registry
 from support.relays import following, relay_settings, running_relay
 
@@ -283,3 +285,28 @@ def test_commands_that_go_through_npx(command: str, parsed: NpxCommand) -> None:
 )
 def test_commands_that_do_something_else_are_run_as_they_are(command: str) -> None:
     assert parse_npx(command.split()) is None
+
+
+@pytest.mark.parametrize(
+    ("programs", "command", "chosen"),
+    [
+        ("run.js", "npx @a/b", "b"),
+        ({"x": "run.js", "y": "run.js"}, "npx @a/b", "x"),
+        ({"x": "x.js", "b": "b.js"}, "npx @a/b", "b"),
+        ({"x": "x.js", "y": "y.js"}, "npx @a/b", None),
+        ({"x": "x.js", "y": "y.js"}, "npx -p @a/b y", "y"),
+        ({}, "npx @a/b", None),
+    ],
+)
+def test_of_several_programs_the_one_is_taken_that_npx_would_take(
+    tmp_path: Path, programs: object, command: str, chosen: str | None
+) -> None:
+    parsed = parse_npx(command.split())
+    assert parsed is not None
+    bin_ = install(tmp_path / "npx" / "node_modules" / ".bin", "b", "x", "y")
+    description = bin_.parent / "@a" / "b" / "package.json"
+    description.parent.mkdir(parents=True)
+    description.write_text(json.dumps({"name": "@a/b", "bin": programs}))
+    found = _find_program(f"/usr/bin:{bin_}:{install(tmp_path / 'other', 'b')}", parsed)
+    assert found == (bin_ / chosen if chosen else None)
+    assert _find_program("/usr/bin:", parsed) is None
