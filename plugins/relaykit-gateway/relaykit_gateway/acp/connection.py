@@ -99,15 +99,18 @@ class AcpConnection(Channel[AcpFollower]):
                 await act_on_notification(self, message)
             else:
                 await self._take_answer(message)
-        except (RelaykitError, RpcError) as error:
-            logger.info("what client %s said could not be acted on: %s", self.id, error)
+        except ClientGone:
+            raise
+        except Exception as error:
+            if self._told_of(error).code is not Code.INTERNAL:
+                logger.info("what client %s said could not be acted on: %s", self.id, error)
 
     async def _initialize(self, raw_id: bytes, params: bytes) -> None:
         initializing = self._initializing
         try:
             profile = await self.relay.profile(self.wishes.get("agent", ""))
-        except RelaykitError as error:
-            answer = compose_error(raw_id, bytes(rpc_error_of(error)))
+        except Exception as error:
+            answer = compose_error(raw_id, bytes(self._told_of(error)))
         else:
             answer = compose_result(raw_id, object_of(describe(profile, connection_id=self.id)))
             self.aware = is_aware(params)
@@ -125,13 +128,17 @@ class AcpConnection(Channel[AcpFollower]):
         except ClientGone:
             raise
         except Exception as error:
-            told = error if isinstance(error, RpcError) else rpc_error_of(error)
-            if told.code is Code.INTERNAL:
-                logger.exception("a request of client %s could not be acted on", self.id)
-            await self.send_text(compose_error(raw_id, bytes(told)))
+            await self.send_text(compose_error(raw_id, bytes(self._told_of(error))))
         else:
             if result is not None:
                 await self.send_text(compose_result(raw_id, result))
+
+    def _told_of(self, error: Exception) -> RpcError:
+        """Return what the client is told of an error; what is none of its business is logged."""
+        told = error if isinstance(error, RpcError) else rpc_error_of(error)
+        if told.code is Code.INTERNAL:
+            logger.error("what client %s said could not be acted on", self.id, exc_info=error)
+        return told
 
     async def _take_answer(self, message: Message) -> None:
         """Give an agent the answer to its question; what is no answer any more is dropped."""

@@ -147,11 +147,12 @@ class AcpFollower(Following[AcpRenderer]):
             else:
                 self._asked_before[ref] = entry
             return self.is_open
+        answered_here = ref in self.pending.answered
+        self.pending.answered.discard(ref)
         if self._asked_before.pop(ref, None):
             return False
-        if ref not in self.pending.answered:
+        if not answered_here:
             await self._say(renderer.cancellation(entry))
-        self.pending.answered.discard(ref)
         return True
 
     async def _answer(self, entry: Entry, renderer: AcpRenderer) -> bool:

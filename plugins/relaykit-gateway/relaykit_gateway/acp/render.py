@@ -18,7 +18,7 @@ from relaykit_gateway.acp.envelope import (
     quote,
 )
 from relaykit_gateway.acp.errors import LOGIN_REQUIRED
-from relaykit_gateway.acp.splice import members_of, object_of, spliced
+from relaykit_gateway.acp.splice import is_plain, members_of, object_of, spliced
 from relaykit_gateway.rendering import Rendering
 
 CANCEL_REQUEST = "$/cancel_request"
@@ -45,7 +45,8 @@ class AcpRenderer(Rendering):
         super().__init__()
         self._live = live
         self._address = b'"sessionId":%b,' % quote(live.id)
-        self._update_head = b'{"jsonrpc":"2.0","method":"session/update","params":'
+        update = '{"jsonrpc":"2.0","method":"session/update","params":'
+        self._update_head = f'{update}{{{self._address.decode()}"_meta":{{"relaykit":{{"seq":'
 
     # ------------------------------------------------------------ for every client
 
@@ -60,17 +61,20 @@ class AcpRenderer(Rendering):
     def _messages(self, entry: Entry) -> Sequence[str]:
         frame = entry.frame
         if frame.kind is Kind.UPDATE:
-            params = spliced(frame.body, b'{"seq":%d}' % entry.seq, first=self._address)
-            if frame.method == UPDATE:
-                return ((b"%b%b}" % (self._update_head, params)).decode("utf-8", "replace"),)
-            if frame.method == CANCEL_REQUEST:
-                return ()  # of a question, which the relay closes for everybody
-            return (compose_notification(frame.method, params),)
+            return self._update(entry)
         if frame.kind is Kind.REQUEST:
             return (compose_request(frame.ref, frame.method, self._params(entry, frame.body)),)
         if frame.kind is Kind.PROMPT:
             return self._said_by_people(entry)
         return ()
+
+    def _update(self, entry: Entry) -> Sequence[str]:
+        _, body, _, method, _ = entry.frame
+        if method == UPDATE and is_plain(body):  # by far the most: nothing of it is taken apart
+            return (f"{self._update_head}{entry.seq}}}}},{str(body, 'utf-8', 'replace')[1:]}}}",)
+        if method == CANCEL_REQUEST:
+            return ()  # of a question, which the relay closes for everybody
+        return (compose_notification(method, self._params(entry, body)),)
 
     def _said_by_people(self, entry: Entry) -> Sequence[str]:
         try:

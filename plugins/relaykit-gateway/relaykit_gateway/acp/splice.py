@@ -34,6 +34,31 @@ def without(raw: bytes | msgspec.Raw, key: str) -> bytes:
     return _encode(members)
 
 
+class _Taken(msgspec.Struct, gc=False):
+    meta: msgspec.Raw = msgspec.field(default=msgspec.Raw(), name="_meta")
+    session_id: msgspec.Raw = msgspec.field(default=msgspec.Raw(), name="sessionId")
+
+
+_decode_taken = msgspec.json.Decoder(_Taken).decode
+
+
+def is_plain(body: bytes) -> bool:
+    """Tell whether a raw JSON object has members, and none that are ours to give: they can be put before its own.
+
+    An object that begins with white space counts as none such.
+    """
+    if body[:2] != b'{"':
+        return False
+    # Most do not have the word, also not hidden by an escape of ASCII; in most others it stands further inside.
+    if b'_meta"' not in body and b"\\u00" not in body:
+        return True
+    try:
+        taken = _decode_taken(body)
+    except (msgspec.MsgspecError, RecursionError):
+        return False
+    return not taken.meta and not taken.session_id
+
+
 def spliced(body: bytes, relaykit: bytes, *, first: bytes = b"") -> bytes:
     """Return a raw JSON object with ``_meta.relaykit`` in it.
 
@@ -44,8 +69,7 @@ def spliced(body: bytes, relaykit: bytes, *, first: bytes = b"") -> bytes:
     :param relaykit: raw JSON.
     :param first: raw members to put before everything, each with a comma behind it.
     """
-    # Nearly all have no `_meta` of their own. An escape of ASCII might hide one: then it takes a closer look.
-    if body[:2] == b'{"' and b'_meta"' not in body and b"\\u00" not in body:
+    if is_plain(body):
         return b'{%b"_meta":{"relaykit":%b},%b' % (first, relaykit, body[1:])
     members = members_of(body or b"{}")
     if members is None:
