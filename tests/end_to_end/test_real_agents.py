@@ -7,15 +7,20 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import anyio
 import pytest
+from acp.client.connection import ClientSideConnection
+from acp.ws import create_websocket_stream
 
 from relaykit.conversation import Entry, Kind
 from relaykit.relay import Relay
+from support.gateways import address_of, gateway_settings, open_gateway_relay
 from support.model_stub import ModelStub
 from support.real_agents import NAMES, agent_toml, installed
 from support.relays import Client, ended, following, nothing_is_left, running_relay
+from support.sdk_client import SdkClient, begin, say
 
-pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(240)]
 
 PATIENCE = 60.0
 """Seconds in which the slowest of them does what is asked, on a busy machine."""
@@ -107,3 +112,47 @@ async def test_turns_tools_permissions_and_a_cancel(tmp_path: Path, name: str) -
         assert decided.frame.ref == asked.frame.ref
         assert json.loads(decided.frame.body) == {"outcome": {"outcome": "cancelled"}}
         assert proof.read_text() == "made\n"
+
+
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": True})])  # as uvicorn and the SDK need
+async def test_the_python_sdk_talks_to_it_through_acp(tmp_path: Path, name: str) -> None:
+    """A client and an agent of two other makers, and nothing between them but the relay."""
+    with ModelStub() as model:
+        toml = agent_toml(name, tmp_path / "home", model.url)
+        acp_settings = f"[plugins.acp]\ninitialize_timeout = {PATIENCE}\n"
+        async with open_gateway_relay(gateway_settings(tmp_path, agents=toml + acp_settings)) as relay:
+            url, token = address_of(relay)
+            address = f"{url.replace('http', 'ws', 1).rstrip('/')}/acp?agent={name}"
+            bearer = {"Authorization": f"Bearer {token}"}
+            first, second = SdkClient(), SdkClient()
+            with anyio.fail_after(2 * PATIENCE):
+                async with first.connected(await create_websocket_stream(address, headers=bearer)) as agent:
+                    profile = await begin(agent)
+                    assert profile.agent_info is not None
+                    assert "relaykit" not in profile.agent_info.name
+                    opened = await agent.new_session(cwd="/elsewhere", mcp_servers=[])
+                    session = await relay.require(opened.session_id)
+                    assert (await say(agent, session.id, "hello")).stop_reason == "end_turn"
+                    command = "run: echo made >proof.txt && echo it is done"
+                    assert (await say(agent, session.id, command)).stop_reason == "end_turn"
+                    assert len(first.asked) == 1
+                    assert (tmp_path / "proof.txt").read_text() == "made\n"
+                    async with anyio.create_task_group() as tasks:
+                        tasks.start_soon(cancel_once_it_waits, agent, first, session.id)
+                        assert (await say(agent, session.id, "wait")).stop_reason == "cancelled"
+
+                async with second.connected(await create_websocket_stream(address, headers=bearer)) as agent:
+                    await begin(agent)
+                    await agent.load_session(cwd="/elsewhere", session_id=session.id)
+                    assert second.said()[: len(first.said())] == first.said()
+                    assert second.was_told() == ["hello", command, "wait"]
+                    assert second.asked == []
+                    await agent.close_session(session_id=session.id)
+                await relay.wait_ended(session.id)
+            await nothing_is_left(relay, session)
+
+
+async def cancel_once_it_waits(agent: ClientSideConnection, client: SdkClient, session_id: str) -> None:
+    """Cancel the turn when the model has gone silent."""
+    await client.until_said("waiting")
+    await agent.cancel(session_id=session_id)

@@ -27,11 +27,19 @@ class SdkClient:
     def __init__(self) -> None:
         self.updates: list[Any] = []
         self.asked: list[str] = []
+        self._changed = anyio.Event()
 
     async def session_update(self, session_id: str, update: Any, **_: Any) -> None:
         """Take an update."""
         assert session_id
         self.updates.append(update)
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    async def ext_notification(self, method: str, params: dict[str, Any]) -> None:
+        """Take what is no part of the protocol."""
+        assert method.startswith("_")
+        assert isinstance(params, dict)
 
     async def request_permission(
         self, session_id: str, tool_call: Any, options: list[PermissionOption], **_: Any
@@ -51,6 +59,11 @@ class SdkClient:
         chunks = [update for update in self.updates if update.session_update == "agent_message_chunk"]
         return [chunk.content.text for chunk in chunks]
 
+    async def until_said(self, text: str) -> None:
+        """Wait until the agent has said just this, in one chunk. The caller sets a deadline."""
+        while text not in self.said():
+            await self._changed.wait()
+
     def was_told(self) -> list[str]:
         """Return the blocks of the prompts that were shown as another's: texts, or else their types."""
         chunks = [update for update in self.updates if update.session_update == "user_message_chunk"]
@@ -60,16 +73,12 @@ class SdkClient:
 async def begin(agent: ClientSideConnection) -> acp.InitializeResponse:
     """Introduce the client."""
     info = Implementation(name="python-client", version="1.0.0")
-    return cast(
-        acp.InitializeResponse,
-        await agent.initialize(protocol_version=acp.PROTOCOL_VERSION, client_info=info),
-    )
+    return await agent.initialize(protocol_version=acp.PROTOCOL_VERSION, client_info=info)
 
 
 async def say(agent: ClientSideConnection, session_id: str, text: str) -> PromptResponse:
     """Prompt the agent."""
-    prompt = [acp.text_block(text)]
-    return cast(PromptResponse, await agent.prompt(session_id=session_id, prompt=prompt))
+    return await agent.prompt(session_id=session_id, prompt=[acp.text_block(text)])
 
 
 async def converse(agent: ClientSideConnection, cwd: str) -> tuple[NewSessionResponse, list[str]]:
@@ -79,7 +88,7 @@ async def converse(agent: ClientSideConnection, cwd: str) -> tuple[NewSessionRes
     """
     session = await agent.new_session(cwd=cwd, mcp_servers=[])
     one = session.session_id
-    blocks = [
+    blocks: list[Any] = [
         acp.text_block("a text, "),
         acp.resource_link_block("a.txt", "file:///a.txt"),
         acp.image_block("AAEC", "image/png"),
