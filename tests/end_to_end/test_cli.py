@@ -8,7 +8,7 @@ import pytest
 
 from support.programs import Place
 
-COMMANDS = {"serve", "plugins", "settings", "chat", "demo", "sessions"}
+COMMANDS = {"serve", "plugins", "settings", "agents", "chat", "connect", "demo", "run", "sessions"}
 PLUGINS = {"relaykit", "acp", "gateway", "prometheus", "worktree"}
 
 

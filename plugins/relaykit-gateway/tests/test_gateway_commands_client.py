@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import socket
+import termios
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,7 +17,6 @@ from relaykit.relay.running import running_file
 from relaykit.settings import load_settings
 from relaykit.testing import FakeClock
 from relaykit_gateway.address import Address, ClientError, NoRelayRunning, find_relay
-from relaykit_gateway.chat.transcript import Transcript, choose
 from relaykit_gateway.client import connect
 from relaykit_gateway.http_client import HttpClient, RequestRefused
 from relaykit_gateway.terminal.lines import Lines
@@ -197,7 +197,7 @@ async def test_lines_of_a_file(tmp_path: Path) -> None:
 
 
 def test_text_of_others_changes_no_terminal() -> None:
-    assert printable("a\x1b[31mb\x9b2J\r\b\x00\tc\nd") == "a[31mb2J\tc\nd"
+    assert printable("a\x1b[31mb\x9b2J\r\b\x00\tc\nd\u202ee\u2066") == "a[31mb2J\tc\nde"
     assert shortened("one\n two\x1b  three", 9) == "one two …"
 
 
@@ -208,34 +208,29 @@ def test_styles_show_in_colours_alone() -> None:
         assert stream.getvalue() == expected
 
 
-def test_a_transcript_keeps_lines_apart() -> None:
-    stream = StringIO()
-    transcript = Transcript(Screen(stream, colours=False), prompts=False)
-    for update in (
-        {"sessionUpdate": "agent_thought_chunk", "content": {"type": "text", "text": "hm"}},
-        {"sessionUpdate": "tool_call", "title": "Read\x1b a\nfile", "toolCallId": "1"},
-        {"sessionUpdate": "tool_call_update", "toolCallId": "1", "status": "failed"},
-        {"sessionUpdate": "plan", "entries": [{"content": "think", "status": "pending"}, None]},
-        {"sessionUpdate": "agent_message_chunk", "content": {"type": "image", "data": ""}},
-        {"sessionUpdate": "agent_message_chunk", "content": {"type": "text", "text": " is it\n"}},
-        {"sessionUpdate": "something_new"},
-        {"sessionUpdate": "agent_message_chunk", "content": None},
-    ):
-        transcript.update(update)
-    transcript.turn_end("refusal")
-    cleanup = [
-        {"cleaner": "acp", "outcome": "DONE"},
-        {"cleaner": "w", "outcome": "KEPT", "detail": "kept it"},
-    ]
-    transcript.terminated({"reason": "enough", "cleanup": cleanup})
-    assert stream.getvalue().splitlines() == [
-        *("hm", "* Read a file", "* failed: 1", "- think (pending)", "[image] is it", "(refusal)"),
-        *("the session has ended: enough", "w: kept it"),
-    ]
-
-
-def test_answers_are_chosen_by_number_id_or_name() -> None:
-    request = {"options": [{"optionId": "yes-1", "name": "Allow once"}, {"optionId": "no", "name": "Reject"}]}
-    typed = ["1", " 2 ", "YES-1", "reject", "allow once", "3", "", "y"]
-    expected = ["yes-1", "no", "yes-1", "no", "yes-1", None, None, None]
-    assert [choose(request, line) for line in typed] == expected
+async def test_one_key_is_enough_on_a_terminal() -> None:
+    ours, theirs = os.openpty()
+    try:
+        before = termios.tcgetattr(theirs)
+        lines = Lines(theirs)
+        assert lines.on_terminal
+        with anyio.fail_after(SECONDS):
+            with lines.keys():
+                os.write(ours, "yé".encode())
+                assert [await lines.key(), await lines.key()] == ["y", "é"]
+                os.write(ours, b"\x1b[A\x1bOP\x1b[15~\x1b\t\n3rest")
+                assert await lines.key() == "3"
+                with anyio.move_on_after(0.05) as waiting:
+                    [await lines.key() for _ in range(5)]
+                assert waiting.cancelled_caught
+                os.write(ours, b"\x04")
+                with pytest.raises(anyio.EndOfStream):
+                    await lines.key()
+            assert termios.tcgetattr(theirs) == before
+            os.write(ours, b"a line\n")
+            assert await lines.next() == "a line"
+            os.set_blocking(ours, False)
+            assert os.read(ours, 100) == b"a line\r\n"  # the keys were not shown
+    finally:
+        os.close(ours)
+        os.close(theirs)

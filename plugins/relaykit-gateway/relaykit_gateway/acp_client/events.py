@@ -24,6 +24,12 @@ class AcpError(ClientError):
         self.code = code
         self.data = data
 
+    @property
+    def word(self) -> str:
+        """The relay's own word for what is wrong, as ``DUPLICATE_ROLE``; empty if the agent has answered."""
+        said = self.data.get("relaykit") if isinstance(self.data, Mapping) else None
+        return str(said.get("code", "")) if isinstance(said, Mapping) else ""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionOpened:
@@ -82,7 +88,7 @@ class Question:
 class QuestionClosed:
     """A question was answered by somebody else, or is not asked any more.
 
-    :param by: who or what has closed it, in the relay's words; may be empty.
+    :param by: a client's id, a plugin's name, ``agent`` or ``relay``; empty if that is not known any more.
     """
 
     session_id: str

@@ -1,1 +1,1 @@
-"""``relaykit chat``: a client of the relay protocol for people, and for scripts."""
+"""``relaykit chat`` and ``relaykit run``: clients of ``/acp`` for people, and for scripts."""

@@ -3,36 +3,40 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 import anyio
 
+from relaykit.ids import SystemIds
+from relaykit_gateway.acp_client import (
+    AcpClient,
+    AcpError,
+    Gap,
+    Question,
+    QuestionClosed,
+    SessionEnded,
+    SessionOpened,
+    TurnEnded,
+    TurnStarted,
+    Update,
+    connect_acp,
+)
+from relaykit_gateway.acp_client.events import Json
 from relaykit_gateway.address import Address, ClientError
-from relaykit_gateway.chat.transcript import Transcript, choose
-from relaykit_gateway.client import RelayClient, connect
+from relaykit_gateway.chat.asking import Asker
+from relaykit_gateway.chat.commands import Commands
+from relaykit_gateway.chat.transcript import Transcript
+from relaykit_gateway.chat.wanted import CAPABILITIES, Wanted
 from relaykit_gateway.terminal.lines import Lines
-from relaykit_gateway.terminal.screen import Style
+from relaykit_gateway.terminal.screen import Style, bare_broken_pipe
 from relaykit_gateway.websocket_client import Disconnected
 
 FAILED = 1
 
 _LAST_WORDS = 2.0  # seconds in which a session that dies of its last turn will mostly have said so
 _TWICE = 1.0  # seconds within which a second Ctrl-C detaches, whatever goes on
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """Which session to talk in: one that there is, or a new one.
-
-    :param agent: empty for the relay's default one; so is `project`.
-    """
-
-    session_id: str | None
-    role: str
-    agent: str = ""
-    project: str = ""
 
 
 async def run_chat(address: Address, wanted: Wanted, lines: Lines, transcript: Transcript) -> int:
@@ -42,14 +46,12 @@ async def run_chat(address: Address, wanted: Wanted, lines: Lines, transcript: T
 
     :raises ClientError: the relay cannot be reached.
     """
-    async with connect(address) as connection:
-        with anyio.open_signal_receiver(signal.SIGINT) as interrupts:
-            try:
-                return await Chat(connection, lines, transcript).run(wanted, interrupts)
-            except ExceptionGroup as group:
-                if group.subgroup(BrokenPipeError) is not None:
-                    raise BrokenPipeError from group  # whoever reads our output has gone: no error of ours
-                raise
+    with bare_broken_pipe():
+        async with connect_acp(
+            address, agent=wanted.agent, project=wanted.project, capabilities=CAPABILITIES
+        ) as client:
+            with anyio.open_signal_receiver(signal.SIGINT) as interrupts:
+                return await Chat(client, lines, transcript).run(wanted, interrupts)
 
 
 class Chat:
@@ -59,57 +61,62 @@ class Chat:
     each other. Leaving ends nothing: the session lives on.
     """
 
-    def __init__(self, connection: RelayClient, lines: Lines, transcript: Transcript) -> None:
-        self._connection = connection
+    def __init__(self, client: AcpClient, lines: Lines, transcript: Transcript) -> None:
+        self._client = client
         self._lines = lines
         self._transcript = transcript
+        self._asker = Asker(transcript, lines, self._read_line)
+        self._commands = Commands(client, transcript)
+        self._ids = SystemIds()
         self._session_id = ""
-        self._attached: Mapping[str, Any] = {}
-        self._ready = False
-        self._caught_up = False
-        self._turns = 0  # running or waiting
+        self._opened: SessionOpened | None = None
+        self._turns: set[str] = set()  # running or waiting, whoever's they are
+        self._own_turns: set[str] = set()
         self._failed = False  # the last turn did
-        self._last_prompt = 0  # the seq of the last prompt of others
-        self._questions: dict[str, Mapping[str, Any]] = {}
-        self._last_sent = ""
+        self._questions: dict[str, Question] = {}
+        self._asked = ""  # the id of the one that is being asked
         self._last_interrupt: float | None = None  # since the last line
         self._changed = anyio.Event()
         self._reading: anyio.CancelScope | None = None
         self._tasks = anyio.create_task_group()
         self._exit_code = 0
-        self._handlers: Mapping[str, Callable[[Mapping[str, Any]], None]] = {
-            "session:created": self._on_created,
-            "session:ready": self._on_ready,
-            "session:attached": self._on_attached,
-            "session:gap": self._on_gap,
-            "session:caught_up": self._on_caught_up,
-            "session:terminated": self._on_terminated,
-            "agent:update": self._on_update,
-            "agent:response": self._on_response,
-            "agent:request": self._on_request,
-            "permission:request": self._on_question,
-            "permission:resolved": self._on_resolved,
-            "error": self._on_error,
+        self._handlers: Mapping[type, Callable[[Any], None]] = {
+            SessionOpened: self._on_opened,
+            Update: self._on_update,
+            Question: self._on_question,
+            QuestionClosed: self._on_question_closed,
+            TurnStarted: self._on_turn_started,
+            TurnEnded: self._on_turn_ended,
+            Gap: self._on_gap,
+            SessionEnded: self._on_session_ended,
         }
 
     async def run(self, wanted: Wanted, interrupts: AsyncIterable[signal.Signals]) -> int:
         """Talk, once, and return the exit code."""
+        self._session_id = wanted.session_id or ""
         async with self._tasks as tasks:
             tasks.start_soon(self._listen)
-            tasks.start_soon(self._heed, interrupts)
-            if wanted.session_id is None:
-                await self._send(
-                    "session:create", agentId=wanted.role, agent=wanted.agent, project=wanted.project
-                )
-            else:
-                self._session_id = wanted.session_id
-                await self._send("session:attach", sessionId=wanted.session_id)
-            await self._speak()
+            tasks.start_soon(self._unless_gone, partial(self._heed, interrupts))
+            await self._unless_gone(partial(self._open_and_speak, wanted))
         return self._exit_code
 
-    @property
-    def _live(self) -> bool:
-        return self._ready and self._caught_up
+    async def _unless_gone(self, act: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await act()
+        except Disconnected:
+            await anyio.sleep_forever()  # `_listen` hears it too, after what was still said
+        except ClientError as error:
+            self._fail(error)
+
+    async def _open_and_speak(self, wanted: Wanted) -> None:
+        await wanted.open(self._client, replay=True)
+        await self._speak()
+
+    def _fail(self, error: ClientError) -> None:
+        self._transcript.note(str(error), Style.RED)
+        if isinstance(error, AcpError) and error.word == "DUPLICATE_ROLE":
+            self._transcript.note("(relaykit chat SESSION_ID attaches; --role NAME is another role)")
+        self._leave(FAILED)
 
     def _leave(self, exit_code: int, *, detached: bool = False) -> None:
         self._transcript.end_line()
@@ -124,23 +131,43 @@ class Chat:
         while True:
             await self._turn_to_speak()
             question = next(iter(self._questions.values()), None)
-            if question is None:
-                self._transcript.prompt()
-            else:
-                self._lines.discard()
-                self._transcript.question(question)
             line: str | None = None
+            answer: Json | None = None
             with anyio.CancelScope() as self._reading:
                 try:
-                    line = await self._lines.next()
+                    if question is None:
+                        line = await self._read_line("> ")
+                    else:
+                        self._asked = question.id
+                        answer = await self._asker.ask(question)
                 except anyio.EndOfStream:
                     await self._leave_at_end()
                     return
-            self._reading = None
-            if line is not None:  # else something has changed what it would mean
-                self._transcript.typed(line)
-                self._last_interrupt = None
-                await self._say(line, question)
+            # Neither, if something has changed what it would have meant.
+            self._reading, self._asked = None, ""
+            if question is not None and answer is not None:
+                self._questions.pop(question.id, None)
+                await self._client.respond(question, answer)
+            elif line is not None:
+                await self._say(line)
+
+    async def _read_line(self, prompt: str) -> str:
+        while True:
+            self._transcript.prompt(prompt)
+            line = await self._lines.next()
+            self._transcript.typed(line)
+            self._last_interrupt = None
+            if line.strip() != "/stop":
+                return line
+            await self._stop()
+
+    async def _stop(self) -> None:
+        try:
+            await self._client.close_session(self._session_id)
+        except AcpError as error:
+            self._transcript.note(str(error), Style.RED)
+        else:
+            await anyio.sleep_forever()  # until it is told that the session has ended
 
     async def _leave_at_end(self) -> None:
         """Leave, because there is nothing more to say."""
@@ -149,36 +176,19 @@ class Chat:
         self._leave(FAILED if self._failed else 0, detached=True)
 
     async def _turn_to_speak(self) -> None:
-        while not self._live or (self._turns and not self._questions):
+        while self._opened is None or (self._turns and not self._questions):
             self._changed = anyio.Event()
             await self._changed.wait()
 
-    async def _say(self, line: str, question: Mapping[str, Any] | None) -> None:
-        if line.strip() == "/stop":
-            await self._send("session:stop", sessionId=self._session_id, reason="stopped in a chat")
-            await anyio.sleep_forever()  # until it is told that the session has ended
-        elif question is not None:
-            option = choose(question, line)
-            if option is None:
-                self._transcript.note(f"{line!r} is none of the answers")
-            else:
-                self._questions.pop(question["requestId"], None)
-                await self._send(
-                    "permission:response",
-                    sessionId=self._session_id,
-                    requestId=question["requestId"],
-                    optionId=option,
-                )
-        elif line.strip():
-            self._turns += 1
-            await self._send("agent:message", sessionId=self._session_id, content=line)
-
-    async def _send(self, type_: str, /, **fields: Any) -> None:
-        self._last_sent = type_
-        try:
-            await self._connection.send(type_, **fields)
-        except Disconnected:
-            await anyio.sleep_forever()  # `_listen` hears it too, after what was still said
+    async def _say(self, line: str) -> None:
+        if not line.strip():
+            return
+        content = await self._commands.run(line)
+        if content is not None:
+            turn = self._ids.new_id()
+            self._turns.add(turn)
+            self._own_turns.add(turn)
+            await self._client.begin_prompt(self._session_id, content, turn=turn)
 
     async def _heed(self, interrupts: AsyncIterable[signal.Signals]) -> None:
         async for _ in interrupts:
@@ -189,96 +199,69 @@ class Chat:
             self._last_interrupt = now
             if self._turns:
                 self._transcript.note("cancelling; Ctrl-C again detaches")
-                await self._send("agent:cancel", sessionId=self._session_id)
+                await self._client.cancel(self._session_id)
             else:
                 self._transcript.note("Ctrl-C again detaches, /stop ends the session")
 
     # ------------------------------------------------------------ what is heard
 
     async def _listen(self) -> None:
-        while True:
-            try:
-                message = await self._connection.receive()
-            except ClientError as error:
-                self._transcript.note(str(error), Style.RED)
-                self._leave(FAILED)
-                return
-            handler = self._handlers.get(message["type"])
-            if handler is not None:
-                handler(message)
-                self._changed.set()
+        try:
+            async for event in self._client:
+                handler = self._handlers.get(type(event))
+                if handler is not None:
+                    handler(event)
+                    self._changed.set()
+        except ClientError as error:
+            self._fail(error)
 
-    def _on_created(self, message: Mapping[str, Any]) -> None:
-        self._session_id = message["sessionId"]
-        self._caught_up = True
-        self._transcript.note(f"session {self._session_id}: {message['agent']} as {message['agentId']}")
+    def _on_opened(self, event: SessionOpened) -> None:
+        self._opened, self._session_id = event, event.session_id
+        self._turns = {event.turn_running} if event.turn_running else set()
+        self._commands.opened(event.session_id, event.result)
+        self._transcript.note(f"session {event.session_id}: {event.agent} as {event.role}")
+        self._transcript.note(f"the agent works in {event.cwd}")
 
-    def _on_ready(self, message: Mapping[str, Any]) -> None:
-        self._ready = True
-        self._transcript.note(f"the agent works in {message['worktreeDir']}")
+    def _on_update(self, event: Update) -> None:
+        self._commands.heard(event.update)
+        self._transcript.update(event.update)
 
-    def _on_attached(self, message: Mapping[str, Any]) -> None:
-        self._attached = message
-        self._ready = message["state"] == "ACTIVE"  # the entry that says so may not be kept any more
-        self._transcript.note(f"session {message['sessionId']}: {message['agentId']}, {message['state']}")
+    def _on_turn_started(self, event: TurnStarted) -> None:
+        self._turns.add(event.turn)
 
-    def _on_gap(self, message: Mapping[str, Any]) -> None:
-        self._transcript.note(f"(entries {message['from']} to {message['to']} are not kept any more)")
-        self._turns = 0
+    def _on_turn_ended(self, event: TurnEnded) -> None:
+        self._turns.discard(event.turn)
+        self._own_turns.discard(event.turn)
+        self._failed = event.error is not None
+        self._transcript.turn_end(event.stop_reason if event.error is None else "end_turn")
+        if event.error is not None:
+            self._transcript.note(f"failed: {event.error}", Style.RED)
 
-    def _on_caught_up(self, message: Mapping[str, Any]) -> None:
-        if message["seq"] <= self._attached["head"]:
-            self._turns = int(self._attached["turnRunning"])  # nor its beginning
-        self._caught_up = True
+    def _on_gap(self, event: Gap) -> None:
+        self._transcript.note(f"(entries {event.first} to {event.last} are not kept any more)")
+        self._turns &= self._own_turns  # the others' ends may be among them
 
-    def _on_terminated(self, message: Mapping[str, Any]) -> None:
-        self._transcript.terminated(message)
-        self._leave(0 if message["cause"] == "REQUESTED" else FAILED)
-
-    def _on_update(self, message: Mapping[str, Any]) -> None:
-        if (
-            message["update"].get("sessionUpdate") == "user_message_chunk"
-            and message["seq"] != self._last_prompt
-        ):
-            self._last_prompt = message["seq"]  # a prompt of several blocks is one turn
-            self._turns += 1
-        self._transcript.update(message["update"])
-
-    def _on_response(self, message: Mapping[str, Any]) -> None:
-        self._turn_over(failed=False)
-        self._transcript.turn_end(message["stopReason"])
-
-    def _on_request(self, message: Mapping[str, Any]) -> None:
-        self._transcript.note(
-            f"the agent asks by {message['method']}, which cannot be answered here: Ctrl-C cancels",
-            Style.YELLOW,
-        )
-
-    def _on_question(self, message: Mapping[str, Any]) -> None:
-        self._questions[message["requestId"]] = message
-        self._stop_reading()
-
-    def _on_resolved(self, message: Mapping[str, Any]) -> None:
-        if self._questions.pop(message["requestId"], None) is not None and self._live:
-            answer = message.get("optionId") or message.get("outcome") or "answered"
-            self._transcript.note(f"answered elsewhere: {answer}")
+    def _on_question(self, event: Question) -> None:
+        if not self._asker.can_ask(event):
+            self._transcript.note(
+                f"the agent asks by {event.method}, which cannot be answered here: Ctrl-C cancels",
+                Style.YELLOW,
+            )
+            return
+        self._questions[event.id] = event
+        if not self._asked:
             self._stop_reading()
 
-    def _on_error(self, message: Mapping[str, Any]) -> None:
-        error = message["error"]
-        if error["code"] == "SPAWN_FAILED":
-            return  # `session:terminated` follows, and says the same
-        self._transcript.note(f"{error['code']}: {error['message']}", Style.RED)
-        if "seq" in message or (self._live and self._last_sent == "agent:message"):
-            self._turn_over(failed=True)  # or it was not begun
-        elif not self._live:
-            if error["code"] == "DUPLICATE_ROLE":
-                self._transcript.note("(relaykit chat SESSION_ID attaches; --role NAME is another role)")
-            self._leave(FAILED)
+    def _on_question_closed(self, event: QuestionClosed) -> None:
+        if self._questions.pop(event.id, None) is not None:
+            taken_back = event.by in {"agent", "relay"}
+            self._transcript.note("no longer asked" if taken_back else "answered elsewhere")
+            if self._asked == event.id:
+                self._stop_reading()
 
-    def _turn_over(self, *, failed: bool) -> None:
-        self._failed = failed
-        self._turns = max(0, self._turns - 1)
+    def _on_session_ended(self, event: SessionEnded) -> None:
+        self._transcript.ended(event)
+        self._leave(0 if event.cause == "REQUESTED" else FAILED)
 
     def _stop_reading(self) -> None:
         if self._reading is not None:

@@ -3,24 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from relaykit_gateway.acp_client import SessionEnded
+from relaykit_gateway.acp_client.events import Json
+from relaykit_gateway.terminal.markdown import Markdown
 from relaykit_gateway.terminal.screen import Screen, Style, printable, shortened
 
 _LINE = 100  # characters of a tool's title, or of a plan's entry
 _QUIET_OUTCOMES = frozenset({"DONE", "SKIPPED"})
+_PLAN_MARKS = {"pending": "[ ]", "in_progress": "[~]", "completed": "[x]"}
+_TOOL_ENDS = {"completed": ("done", Style.DIM), "failed": ("failed", Style.RED)}
+
+
+@dataclass(slots=True)
+class _ToolCall:
+    title: str
+    status: str = ""
 
 
 class Transcript:
     """Writes what is said. What the agent says comes in pieces; everything else begins a line of its own.
+
+    Where the screen has colours, the agent's markdown is rendered. A line is never written anew: a tool call
+    that ends while nothing else was written is ended on its own line, any other on a new one.
 
     :param prompts: whether to show where something can be typed.
     """
 
     def __init__(self, screen: Screen, *, prompts: bool) -> None:
         self._screen = screen
+        self._markdown = Markdown(screen) if screen.colours else None
         self._prompts = prompts
         self._in_line = False
+        self._speaking = ""  # the kind of the pieces that are coming
+        self._calls: dict[str, _ToolCall] = {}
+        self._open_call = ""  # the id of the one on whose line we are
+        self._plan: dict[str, str] = {}
 
     def note(self, text: str, style: Style = Style.DIM) -> None:
         """Write a line about the conversation."""
@@ -29,15 +49,17 @@ class Transcript:
 
     def end_line(self) -> None:
         """Have what comes next begin a line."""
+        if self._markdown is not None:
+            self._markdown.end()
         if self._in_line:
             self._screen.line()
-            self._in_line = False
+        self._in_line, self._speaking, self._open_call = False, "", ""
 
-    def prompt(self) -> None:
+    def prompt(self, text: str = "> ") -> None:
         """Show that something can be typed."""
         if self._prompts:
             self.end_line()
-            self._screen.write("> ", Style.BOLD)
+            self._screen.write(text, Style.BOLD)
             self._in_line = True
 
     def typed(self, line: str) -> None:
@@ -47,71 +69,104 @@ class Transcript:
         else:
             self.note(f"> {line}", Style.BOLD)
 
-    def update(self, update: Mapping[str, Any]) -> None:
+    def pressed(self, name: str) -> None:
+        """Write what the key that was pressed stands for; nobody else has shown it."""
+        self._screen.line(printable(name), Style.BOLD)
+        self._in_line = False
+
+    def update(self, update: Json) -> None:
         """Write what the agent, or another client, says or does; kinds that are not known are left out."""
-        kind = update.get("sessionUpdate")
-        if kind == "agent_message_chunk":
-            self._piece(_text_of(update.get("content")), Style.PLAIN)
-        elif kind == "agent_thought_chunk":
-            self._piece(_text_of(update.get("content")), Style.DIM)
-        elif kind == "user_message_chunk":
-            self.note(f"> {_text_of(update.get('content'))}", Style.BOLD)
-        elif kind == "tool_call":
-            self.note(f"* {shortened(str(update.get('title')), _LINE)}", Style.CYAN)
-        elif kind == "tool_call_update" and update.get("status") == "failed":
-            self.note(
-                f"* failed: {shortened(str(update.get('title') or update.get('toolCallId')), _LINE)}",
-                Style.RED,
-            )
-        elif kind == "plan":
-            for entry in _objects(update.get("entries")):
-                self.note(
-                    f"- {shortened(str(entry.get('content')), _LINE)} ({entry.get('status')})", Style.CYAN
-                )
+        match update.get("sessionUpdate"):
+            case "agent_message_chunk" | "agent_thought_chunk" as kind:
+                self._piece(text_of(update.get("content")), kind)
+            case "user_message_chunk":
+                self.note(f"> {text_of(update.get('content'))}", Style.BOLD)
+            case "tool_call" | "tool_call_update":
+                self._tool_call(update)
+            case "plan":
+                self._plan_changed(objects(update.get("entries")))
+            case "current_mode_update":
+                self.note(f"(mode: {update.get('currentModeId')})")
+            case _:
+                pass
 
     def turn_end(self, stop_reason: str) -> None:
         """Write that the agent has answered."""
         self.end_line()
+        self._calls.clear()
+        self._plan.clear()
         if stop_reason != "end_turn":
             self.note(f"({stop_reason})")
 
-    def question(self, request: Mapping[str, Any]) -> None:
-        """Write what the agent asks, and the answers that it takes."""
-        tool_call = request["toolCall"]
-        title = tool_call.get("title") if isinstance(tool_call, Mapping) else None
-        self.note(f"? {shortened(str(title or 'the agent asks for a permission'), _LINE)}", Style.YELLOW)
-        for number, option in enumerate(_objects(request["options"]), start=1):
-            name = shortened(f"{option.get('name')} ({option.get('optionId')})", _LINE)
-            self.note(f"  {number}  {name}", Style.YELLOW)
-
-    def terminated(self, message: Mapping[str, Any]) -> None:
+    def ended(self, event: SessionEnded) -> None:
         """Write how the session ended, and what is left of it on purpose."""
-        self.note(f"the session has ended: {message['reason']}")
-        for result in message["cleanup"]:
-            if result["outcome"] not in _QUIET_OUTCOMES:
-                self.note(f"{result['cleaner']}: {result['detail']}", Style.YELLOW)
+        self.note(f"the session has ended: {event.reason}")
+        for result in event.cleanup:
+            if result.get("outcome") not in _QUIET_OUTCOMES:
+                self.note(f"{result.get('cleaner')}: {result.get('detail')}", Style.YELLOW)
 
-    def _piece(self, text: str, style: Style) -> None:
-        if text:
-            self._screen.write(printable(text), style)
-            self._in_line = not text.endswith("\n")
+    def title_of(self, tool_call: Json) -> str:
+        """Return what a tool call is called, in what is said of it now or before; empty if it was not said."""
+        known = self._calls.get(str(tool_call.get("toolCallId")))
+        return str(tool_call.get("title") or (known.title if known else ""))
+
+    def _piece(self, said: str, kind: str) -> None:
+        text = printable(said)
+        if not text:
+            return
+        if kind != self._speaking:
+            self.end_line()
+            self._speaking = kind
+        if kind == "agent_thought_chunk":
+            self._screen.write(text, Style.DIM)
+        elif self._markdown is not None:
+            self._markdown.write(text)
+        else:
+            self._screen.write(text)
+        self._in_line = not text.endswith("\n")
+
+    def _tool_call(self, update: Json) -> None:
+        call_id = str(update.get("toolCallId"))
+        title = shortened(self.title_of(update) or call_id, _LINE)
+        call = self._calls.get(call_id)
+        if call is None:
+            call = self._calls[call_id] = _ToolCall(title)
+            self.end_line()
+            self._screen.write(f"* {title}{kind_of(update)}", Style.CYAN)
+            self._in_line, self._open_call = True, call_id
+        status = str(update.get("status") or call.status)
+        if status != call.status and status in _TOOL_ENDS:
+            word, style = _TOOL_ENDS[status]
+            if self._open_call == call_id and title == call.title:
+                self._screen.write(f": {word}", style)
+                self.end_line()
+            else:
+                self.note(f"* {title}: {word}", style)
+        call.title, call.status = title, status
+
+    def _plan_changed(self, entries: Sequence[Json]) -> None:
+        """Write those entries of a plan that have changed: agents send all of it, each time."""
+        plan = {str(entry.get("content")): str(entry.get("status")) for entry in entries}
+        for content, status in plan.items():
+            if self._plan.get(content) != status:
+                mark = _PLAN_MARKS.get(status, f"[{status}]")
+                self.note(f"{mark} {shortened(content, _LINE)}", Style.CYAN)
+        self._plan = plan
 
 
-def choose(request: Mapping[str, Any], line: str) -> str | None:
-    """Return the id of the option that was typed, by number, id or name; None if it is none of them."""
-    options = _objects(request["options"])
-    typed = line.strip().casefold()
-    for number, option in enumerate(options, start=1):
-        if typed in {str(number), str(option.get("optionId")).casefold(), str(option.get("name")).casefold()}:
-            return str(option.get("optionId"))
-    return None
-
-
-def _objects(value: Any) -> Sequence[Mapping[str, Any]]:
+def objects(value: Any) -> Sequence[Json]:
+    """Return the objects among the items of what should be a list of them."""
     return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
 
 
-def _text_of(content: Any) -> str:
+def kind_of(tool_call: Json) -> str:
+    """Return a tool call's kind in brackets, behind a space; nothing if it says nothing."""
+    kind = tool_call.get("kind")
+    return f" ({printable(str(kind))})" if kind and kind != "other" else ""
+
+
+def text_of(content: Any) -> str:
+    """Return what can be shown of one of ACP's content blocks."""
     if not isinstance(content, Mapping):
         return ""
     return str(content["text"]) if "text" in content else f"[{content.get('type')}]"

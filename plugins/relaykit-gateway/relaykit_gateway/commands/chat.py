@@ -26,16 +26,21 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         "--agent", default="", help="the configured agent to run; by default the relay's default"
     )
     parser.add_argument("--project", default="", help="the configured project to work in")
+    parser.add_argument(
+        "--plain", action="store_true", help="no colours, and the agent's markdown as it is; so does NO_COLOR"
+    )
 
 
 def _run(arguments: argparse.Namespace) -> int:
     import sys
+    from pathlib import Path
 
     import anyio
 
     from relaykit_gateway.address import ClientError, find_relay
-    from relaykit_gateway.chat.chat import Wanted, run_chat
+    from relaykit_gateway.chat.chat import run_chat
     from relaykit_gateway.chat.transcript import Transcript
+    from relaykit_gateway.chat.wanted import Wanted
     from relaykit_gateway.terminal.lines import Lines
     from relaykit_gateway.terminal.screen import Screen
 
@@ -44,11 +49,13 @@ def _run(arguments: argparse.Namespace) -> int:
         role=arguments.role,
         agent=arguments.agent,
         project=arguments.project,
+        cwd=str(Path.cwd()),
     )
     settings = cast("Invocation", arguments).load_settings()
     try:
         address = find_relay(settings)
-        transcript = Transcript(Screen.on(sys.stdout), prompts=sys.stdin.isatty() and sys.stdout.isatty())
+        screen = Screen.on(sys.stdout, plain=arguments.plain)
+        transcript = Transcript(screen, prompts=sys.stdin.isatty() and sys.stdout.isatty())
         return anyio.run(run_chat, address, wanted, Lines(sys.stdin.fileno()), transcript)
     except ClientError as error:
         sys.stderr.write(f"relaykit: {error}\n")

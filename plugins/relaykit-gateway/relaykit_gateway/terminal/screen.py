@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from enum import StrEnum
 from io import TextIOWrapper
 from typing import Self, TextIO
@@ -76,3 +77,17 @@ def shortened(text: str, length: int) -> str:
     """Return a text on one line, and cut to a length."""
     line = " ".join(printable(text).split())
     return line if len(line) <= length else f"{line[: length - 1]}…"
+
+
+@contextmanager
+def bare_broken_pipe() -> Iterator[None]:
+    """Have a BrokenPipeError come out of task groups alone: whoever reads our output has gone, which is no error.
+
+    The command line makes an exit code of it.
+    """
+    try:
+        yield
+    except ExceptionGroup as group:
+        if group.subgroup(BrokenPipeError) is not None:
+            raise BrokenPipeError from group
+        raise
