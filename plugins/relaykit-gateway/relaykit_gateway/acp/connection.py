@@ -101,7 +101,7 @@ class AcpConnection(Channel[AcpFollower]):
                 await self._take_answer(message)
         except ClientGone:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 -- it is told or logged, whatever it is
             if self._told_of(error).code is not Code.INTERNAL:
                 logger.info("what client %s said could not be acted on: %s", self.id, error)
 
@@ -109,7 +109,7 @@ class AcpConnection(Channel[AcpFollower]):
         initializing = self._initializing
         try:
             profile = await self.relay.profile(self.wishes.get("agent", ""))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 -- it is told or logged, whatever it is
             answer = compose_error(raw_id, bytes(self._told_of(error)))
         else:
             answer = compose_result(raw_id, object_of(describe(profile, connection_id=self.id)))
@@ -127,7 +127,7 @@ class AcpConnection(Channel[AcpFollower]):
             result = await answer_request(self, raw_id, message)
         except ClientGone:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 -- it is told or logged, whatever it is
             await self.send_text(compose_error(raw_id, bytes(self._told_of(error))))
         else:
             if result is not None:

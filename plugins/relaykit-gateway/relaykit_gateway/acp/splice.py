@@ -36,16 +36,15 @@ def without(raw: bytes | msgspec.Raw, key: str) -> bytes:
 
 class _Taken(msgspec.Struct, gc=False):
     meta: msgspec.Raw = msgspec.field(default=msgspec.Raw(), name="_meta")
-    session_id: msgspec.Raw = msgspec.field(default=msgspec.Raw(), name="sessionId")
 
 
 _decode_taken = msgspec.json.Decoder(_Taken).decode
 
 
 def is_plain(body: bytes) -> bool:
-    """Tell whether a raw JSON object has members, and none that are ours to give: they can be put before its own.
+    """Tell whether a raw JSON object has members, but no ``_meta``: ours can be put before its own.
 
-    An object that begins with white space counts as none such.
+    An object that begins with white space is taken for one that is not plain.
     """
     if body[:2] != b'{"':
         return False
@@ -53,10 +52,9 @@ def is_plain(body: bytes) -> bool:
     if b'_meta"' not in body and b"\\u00" not in body:
         return True
     try:
-        taken = _decode_taken(body)
+        return not _decode_taken(body).meta
     except (msgspec.MsgspecError, RecursionError):
         return False
-    return not taken.meta and not taken.session_id
 
 
 def spliced(body: bytes, relaykit: bytes, *, first: bytes = b"") -> bytes:
@@ -65,16 +63,14 @@ def spliced(body: bytes, relaykit: bytes, *, first: bytes = b"") -> bytes:
     What else it says, also in a ``_meta`` of its own, stays as it is. What is no object comes back as it is,
     but for nothing at all, which is an object without members.
 
-    :param body: an object without a ``sessionId``.
     :param relaykit: raw JSON.
-    :param first: raw members to put before everything, each with a comma behind it.
+    :param first: raw members to put before everything, each with a comma behind it; the object has none of them.
     """
     if is_plain(body):
         return b'{%b"_meta":{"relaykit":%b},%b' % (first, relaykit, body[1:])
     members = members_of(body or b"{}")
     if members is None:
         return body
-    members.pop("sessionId", None)
     meta = members_of(members.pop("_meta", b"{}")) or {}
     meta["relaykit"] = msgspec.Raw(relaykit)
     rest = _encode({"_meta": meta, **members})
