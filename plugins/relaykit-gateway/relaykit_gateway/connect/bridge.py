@@ -203,12 +203,13 @@ class Bridge:
             self._update(message, text)
 
     def _update(self, message: Mapping[str, Any], text: bytes) -> None:
-        followed = self._sessions.get(text_at(message, "params", "sessionId"))
-        seq = number_at(message, *_META, "seq")
+        params = message.get("params")
+        followed = self._sessions.get(text_at(params, "sessionId"))
+        seq = number_at(params, "_meta", "relaykit", "seq")
         if followed is None or not seq:
             self.to_editor.append(text)
             return
-        block = dig(message, "params", "update", "sessionUpdate") == "user_message_chunk"
+        block = dig(params, "update", "sessionUpdate") == "user_message_chunk"
         if not block or seq > followed.seq + 1:
             self._release(followed)
         if followed.take(seq, block=block):

@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from http import HTTPStatus
 from urllib.parse import urlsplit
@@ -17,11 +18,10 @@ from websockets.protocol import OPEN
 from websockets.uri import parse_uri
 
 from relaykit_gateway.address import ClientError
-from relaykit_gateway.connect.link import Link, reason_of
+from relaykit_gateway.connect.link import MAX_MESSAGE_BYTES, Link, reason_of
 from relaykit_gateway.connect.target import TOKEN_VARIABLE, Target
 
 _SECONDS = 10.0
-_MAX_MESSAGE_BYTES = 64 * 1024 * 1024  # twice what one frame of an agent may have
 
 
 class Unreachable(ClientError):
@@ -90,8 +90,8 @@ def dial(target: Target, *, keep_alive: float) -> Link:
 
             not_now = (*not_now, ssl.SSLWantReadError, ssl.SSLWantWriteError)
             sock = ssl.create_default_context().wrap_socket(sock, server_hostname=uri.host)
-        protocol = ClientProtocol(uri, max_size=_MAX_MESSAGE_BYTES)
-        _shake_hands(sock, protocol, target, deadline)
+        protocol = ClientProtocol(uri, max_size=MAX_MESSAGE_BYTES)
+        early = _shake_hands(sock, protocol, target, deadline)
         sock.setblocking(False)
     except OSError as error:
         sock.close()
@@ -99,7 +99,7 @@ def dial(target: Target, *, keep_alive: float) -> Link:
     except BaseException:
         sock.close()
         raise
-    return Link(sock, protocol, not_now=not_now, keep_alive=keep_alive)
+    return Link(sock, protocol, early, not_now=not_now, keep_alive=keep_alive)
 
 
 def address_of(target: Target) -> str:
@@ -108,25 +108,28 @@ def address_of(target: Target) -> str:
     return f"{parts.scheme}://{parts.netloc}{parts.path}"
 
 
-def _shake_hands(sock: socket.socket, protocol: ClientProtocol, target: Target, deadline: float) -> None:
-    """Upgrade the connection. A relay says nothing more before it is spoken to."""
+def _shake_hands(sock: socket.socket, protocol: ClientProtocol, target: Target, deadline: float) -> bytes:
+    """Upgrade the connection, and return what comes behind the answer."""
     request = protocol.connect()
     if target.token is not None:
         request.headers["Authorization"] = f"Bearer {target.token}"
     protocol.send_request(request)
     sock.sendall(b"".join(protocol.data_to_send()))
+    pieces: deque[bytes] = deque()
     while protocol.state is not OPEN:
         sock.settimeout(max(deadline - time.monotonic(), 0.001))
         data = sock.recv(65536)
-        if data:
-            protocol.receive_data(data)
-        else:
+        pieces.extend(data.splitlines(keepends=True))
+        while pieces and protocol.state is not OPEN:  # line by line: what is behind the answer is not for it
+            protocol.receive_data(pieces.popleft())
+        if not data:
             protocol.receive_eof()
         error = protocol.handshake_exc
         if isinstance(error, InvalidStatus):
             raise _refusal(target, error.response) from error
         if error is not None:
             raise Unreachable(f"no relay answers at {address_of(target)}: {error}") from error
+    return b"".join(pieces)
 
 
 def _refusal(target: Target, response: Response) -> ClientError:

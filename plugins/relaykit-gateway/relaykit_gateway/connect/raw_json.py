@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 _decode_at = json.JSONDecoder().raw_decode
@@ -36,13 +36,15 @@ def members(text: str, at: int = 0) -> dict[str, Member]:
     found: dict[str, Member] = {}
     at = _skip_space(text, _skip_space(text, at) + 1)
     while text[at] != "}":
-        if text[at] == ",":
-            at = _skip_space(text, at + 1)
         name, at = _decode_at(text, at)
-        start = _skip_space(text, _skip_space(text, at) + 1)
-        value, end = _decode_at(text, start)
-        found[name] = Member(start, end, value)
-        at = _skip_space(text, end)
+        at = _skip_space(text, at) + 1 if text[at] != ":" else at + 1
+        start = _skip_space(text, at) if text[at] <= " " else at
+        value, at = _decode_at(text, start)
+        found[name] = Member(start, at, value)
+        at = _skip_space(text, at) if text[at] <= " " else at
+        if text[at] == ",":
+            at += 1
+            at = _skip_space(text, at) if text[at] <= " " else at
     return found
 
 
@@ -73,7 +75,7 @@ def put(data: bytes, path: Sequence[str], value: str) -> bytes:
 def dig(value: Any, *path: str) -> Any:
     """Return what is at a path of names in decoded JSON; None if there is nothing."""
     for name in path:
-        if not isinstance(value, Mapping):
+        if type(value) is not dict:
             return None
         value = value.get(name)
     return value
@@ -92,8 +94,8 @@ def number_at(value: Any, *path: str) -> int:
 
 
 def _skip_space(text: str, at: int) -> int:
-    match = _space(text, at)
-    return match.end() if match else at
+    match = _space(text, at) if text[at] <= " " else None
+    return at if match is None else match.end()
 
 
 def _nested(path: Sequence[str], value: str) -> str:
