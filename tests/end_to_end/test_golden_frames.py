@@ -208,3 +208,13 @@ async def test_a_recording_comes_out_equal_live_and_from_the_journal(tmp_path: P
     reached = [line for line in heard.read_text().splitlines() if json.loads(line).get("method") not in own]
     for recorded, came in zip(said, reached, strict=True):
         assert_same(recorded, came)
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_recording_holds_what_it_is_for(name: str) -> None:
+    recording = load(name)
+    by_agent = [spoken.method for spoken in recording if spoken.by_agent]
+    by_client = [spoken.method for spoken in recording if not spoken.by_agent]
+    assert {"session/update", "session/request_permission", ""} <= set(by_agent)
+    assert {"session/prompt", "session/cancel", ""} <= set(by_client)
+    assert [method for method in by_client if method.startswith("session/set_")]
