@@ -48,7 +48,6 @@ def asked(method: str, **params: Any) -> Question:
         (Policy.NO, [ONCE, REJECT], "no"),
         (Policy.NO, [ONCE], "cancelled"),
         (Policy.LEAVE, [ONCE, REJECT], None),
-        (Policy.ASK, [ONCE, REJECT], None),
     ],
 )
 def test_policies_on_permissions(policy: Policy, options: list[Any], expected: str | None) -> None:
@@ -59,8 +58,8 @@ def test_policies_on_permissions(policy: Policy, options: list[Any], expected: s
 
 def test_policies_on_forms_and_on_what_is_not_known() -> None:
     form = asked("elicitation/create", message="Name?")
-    assert [decide(policy, form) for policy in Policy] == [None, None, None, {"action": "decline"}]
-    assert [decide(policy, asked("no/such")) for policy in Policy] == [None] * 4
+    assert [decide(policy, form) for policy in Policy] == [None, None, {"action": "decline"}]
+    assert [decide(policy, asked("no/such")) for policy in Policy] == [None] * 3
 
 
 # ---------------------------------------------------------------- forms

@@ -162,13 +162,15 @@ def test_an_error_is_progress() -> None:
     ("answer", "said"),
     [
         (None, "? Say it\n"),
-        ({"outcome": {"outcome": "cancelled"}}, '? Say it: {"outcome": {"outcome": "cancelled"}}\n'),
+        ({"outcome": {"outcome": "cancelled"}}, "? Say it: cancelled\n"),
+        ({"outcome": {"outcome": "selected", "optionId": "yes"}}, "? Say it: Allow\n"),
+        ({"action": "decline"}, "? Say it: decline\n"),
     ],
 )
 def test_a_question_is_progress(answer: dict[str, Any] | None, said: str) -> None:
     progress = StringIO()
     output = TextOutput(StringIO(), Transcript(Screen(progress, colours=False), prompts=False))
-    params = {"toolCall": {"title": "Say it"}}
+    params = {"toolCall": {"title": "Say it"}, "options": [{"optionId": "yes", "name": "Allow"}]}
     question = Question(session_id="s1", seq=1, id="q", method="session/request_permission", params=params)
     output.question(question, answer)
     assert progress.getvalue() == said

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from relaykit.settings import load_settings
 from relaykit_gateway.address import find_relay
 from relaykit_gateway.http_client import HttpClient
-from support.programs import Place, serving, started, started_in_terminal
+from support.programs import RELAYKIT, SECONDS, Place, serving, started, started_in_terminal
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def test_a_prompt_waits_for_the_turn_of_another(place: Place) -> None:
 def test_a_policy_answers(place: Place, option: str, decision: str) -> None:
     done = place.run("run", "/ask", option)
     assert (done.returncode, done.stdout) == (0, f"permission: {decision}\n")
-    assert f'"optionId": "{decision}"' in done.stderr
+    assert f"? Say it: {'Allow' if decision == 'yes' else 'Reject'}\n" in done.stderr
 
 
 def test_a_question_needs_a_person(place: Place) -> None:
@@ -244,3 +245,31 @@ def test_a_session_that_is_ended_elsewhere(place: Place) -> None:
         assert place.run("sessions", "stop", session_id, "--reason", "enough").returncode == 0
         run.expect("enough")
         assert run.exit_code() == 1
+
+
+def test_a_reader_that_goes_away_ends_the_session_too(place: Place) -> None:
+    command = [*RELAYKIT, "run", "/stream 100000 100"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=place.work, env=place.environment(), stdout=pipe, stderr=pipe) as run:
+        assert run.stdout is not None
+        assert run.stderr is not None
+        assert run.stdout.read(100).startswith(b"0000000 xxx")
+        run.stdout.close()
+        assert b"the session has ended" in run.stderr.read()
+        assert run.wait(SECONDS) == 141
+    assert sessions(place) == []
+
+
+def test_a_relay_that_goes_away(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    with serving(place) as relay, started(place, "run", "/sleep 60") as run:
+        session_id = run.expect(r"session ([0-9a-f]+): ")[1]
+        relay.process.kill()
+        run.expect("relaykit: the relay closed the connection")
+        run.expect(f"the session may live on: relaykit sessions stop {session_id}")
+        assert run.exit_code() == 1
+
+
+def test_what_is_no_utf8_is_sent_as_it_can_be(place: Place) -> None:
+    done = place.run("run", "caf\udce9")
+    assert (done.returncode, done.stdout) == (0, "caf\ufffd\n")

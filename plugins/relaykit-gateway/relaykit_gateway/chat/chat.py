@@ -36,6 +36,7 @@ from relaykit_gateway.websocket_client import Disconnected
 FAILED = 1
 
 _LAST_WORDS = 2.0  # seconds in which a session that dies of its last turn will mostly have said so
+_SLOW = 2.0  # seconds after which to say that it takes a while: an agent may be fetched first
 _TWICE = 1.0  # seconds within which a second Ctrl-C detaches, whatever goes on
 
 
@@ -109,19 +110,27 @@ class Chat:
             self._fail(error)
 
     async def _open_and_speak(self, wanted: Wanted) -> None:
+        self._tasks.start_soon(self._say_if_slow)
         await wanted.open(self._client, replay=True)
         await self._speak()
+
+    async def _say_if_slow(self) -> None:
+        await anyio.sleep(_SLOW)
+        if self._opened is None:
+            self._transcript.note("waiting for the agent …")
 
     def _fail(self, error: ClientError) -> None:
         self._transcript.note(str(error), Style.RED)
         if isinstance(error, AcpError) and error.word == "DUPLICATE_ROLE":
             self._transcript.note("(relaykit chat SESSION_ID attaches; --role NAME is another role)")
-        self._leave(FAILED)
+        self._leave(FAILED, detached=isinstance(error, Disconnected))
 
     def _leave(self, exit_code: int, *, detached: bool = False) -> None:
         self._transcript.end_line()
         if detached and self._session_id:
             self._transcript.note(f"the session lives on: relaykit chat {self._session_id}")
+        elif detached:
+            self._transcript.note("a session may have been begun: relaykit sessions list")
         self._exit_code = exit_code
         self._tasks.cancel_scope.cancel()
 

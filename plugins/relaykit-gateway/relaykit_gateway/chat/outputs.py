@@ -9,6 +9,7 @@ from typing import Protocol, TextIO
 from relaykit_gateway.acp_client import AcpError, Question, SessionEnded, SessionOpened, TurnEnded, Update
 from relaykit_gateway.acp_client.events import Json
 from relaykit_gateway.address import ClientError
+from relaykit_gateway.chat.permissions import in_words
 from relaykit_gateway.chat.transcript import Transcript, text_of
 from relaykit_gateway.terminal.screen import Screen, Style, printable, shortened
 
@@ -82,11 +83,11 @@ class TextOutput:
         self._transcript.update(event.update)
 
     def question(self, event: Question, answer: Json | None) -> None:
-        """Write what was asked and answered; nothing if a person was, who has seen it."""
+        """Write what was asked, and what was answered."""
         tool_call = event.params.get("toolCall")
         title = self._transcript.title_of(tool_call) if isinstance(tool_call, dict) else ""
         asked = title or str(event.params.get("message") or event.method)
-        said = "" if answer is None else f": {json.dumps(answer)}"
+        said = "" if answer is None else f": {in_words(event.params, answer)}"
         self.note(shortened(f"? {asked}{said}", _LINE), Style.YELLOW)
 
     def turn_ended(self, event: TurnEnded) -> None:

@@ -39,6 +39,16 @@ def choose(options: Sequence[Json], line: str) -> Json | None:
     return {**names, **keys_of(options)}.get(typed)
 
 
+def in_words(params: Json, answer: Json) -> str:
+    """Return an answer, to a question of any method, as a person would say it."""
+    outcome = answer.get("outcome")
+    outcome = outcome if isinstance(outcome, Mapping) else {}
+    for option in options_of(params):
+        if option.get("optionId") == outcome.get("optionId"):
+            return str(option.get("name"))
+    return str(outcome.get("outcome") or answer.get("action") or "answered")
+
+
 def pick(options: Sequence[Json], kinds: Sequence[str]) -> Json | None:
     """Return the first option of the first kind that is offered at all."""
     return next((option for kind in kinds for option in options if option.get("kind") == kind), None)

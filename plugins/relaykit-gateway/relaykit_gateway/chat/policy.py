@@ -14,9 +14,7 @@ class Policy(Enum):
     """How ``relaykit run`` answers."""
 
     LEAVE = auto()
-    """Not at all: the session waits for a person."""
-    ASK = auto()
-    """As the person at the terminal says."""
+    """Not at all: a person has to."""
     YES = auto()
     """Permissions are given, once if that is offered. Forms wait for a person: nobody knows their answers."""
     NO = auto()

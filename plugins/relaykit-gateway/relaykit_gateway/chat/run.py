@@ -13,6 +13,7 @@ import anyio
 from relaykit.ids import SystemIds
 from relaykit_gateway.acp_client import (
     AcpClient,
+    AcpError,
     Event,
     Question,
     QuestionClosed,
@@ -71,12 +72,12 @@ class Task:
         return self.wanted.session_id is None and not self.keep
 
 
-async def run_task(address: Address, task: Task, output: Output, asker: Asker) -> ExitCode:
+async def run_task(address: Address, task: Task, output: Output, asker: Asker | None) -> ExitCode:
     """Say one thing to an agent, and return how it went.
 
     SIGINT and SIGTERM cancel the turn, and end the session if it was made for this; a second one leaves at once.
 
-    :param asker: asks where the policy says so.
+    :param asker: asks where the policy says so; None for one that does not.
     :raises ClientError: the relay cannot be reached.
     """
     wanted = task.wanted
@@ -91,7 +92,7 @@ async def run_task(address: Address, task: Task, output: Output, asker: Asker) -
 class Run:
     """One prompt, in one session."""
 
-    def __init__(self, client: AcpClient, task: Task, output: Output, asker: Asker) -> None:
+    def __init__(self, client: AcpClient, task: Task, output: Output, asker: Asker | None) -> None:
         self._client = client
         self._task = task
         self._output = output
@@ -178,8 +179,8 @@ class Run:
                 self._output.question(question, answer)
                 await self._client.respond(question, answer)
                 return True
-            if self._task.policy is Policy.ASK and self._asker.can_ask(question):
-                self._tasks.start_soon(self._ask, question)
+            if self._asker is not None and self._asker.can_ask(question):
+                self._tasks.start_soon(self._ask, self._asker, question)
                 return True
         self._output.question(question, None)
         self._settle(ExitCode.NEEDS_YOU)
@@ -188,12 +189,12 @@ class Run:
             self._output.note("another turn waits for an answer: the prompt was taken back")
         return False
 
-    async def _ask(self, question: Question) -> None:
+    async def _ask(self, asker: Asker, question: Question) -> None:
         with anyio.CancelScope() as self._asking[question.id]:
             answer: Json | None = None
             async with self._terminal:  # one at a time
                 try:
-                    answer = await self._asker.ask(question)
+                    answer = await asker.ask(question)
                 except anyio.EndOfStream:
                     self._settle(ExitCode.NEEDS_YOU)
                     self._talking.cancel()
@@ -230,7 +231,7 @@ class Run:
             return
         try:
             with anyio.move_on_after(_END_SECONDS):
-                await self._client.close_session(self._session_id)
+                await self._close()
                 async for event in self._client:
                     if isinstance(event, SessionEnded) and event.session_id == self._session_id:
                         self._output.session_ended(event)
@@ -238,3 +239,10 @@ class Run:
             self._output.note(f"session {self._session_id} is still being ended")
         except ClientError:  # it was told why the relay does not answer
             self._output.note(f"the session may live on: relaykit sessions stop {self._session_id}")
+
+    async def _close(self) -> None:
+        try:
+            await self._client.close_session(self._session_id)
+        except AcpError as error:
+            if error.word != "SESSION_NOT_FOUND":
+                raise  # else it has ended by itself, which is told too

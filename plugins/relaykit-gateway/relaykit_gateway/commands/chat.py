@@ -41,7 +41,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from relaykit_gateway.chat.chat import run_chat
     from relaykit_gateway.chat.transcript import Transcript
     from relaykit_gateway.chat.wanted import Wanted
-    from relaykit_gateway.terminal.lines import Lines
+    from relaykit_gateway.terminal.lines import Lines, utf8
     from relaykit_gateway.terminal.screen import Screen
 
     wanted = Wanted(
@@ -49,7 +49,7 @@ def _run(arguments: argparse.Namespace) -> int:
         role=arguments.role,
         agent=arguments.agent,
         project=arguments.project,
-        cwd=str(Path.cwd()),
+        cwd=utf8(str(Path.cwd())),
     )
     settings = cast("Invocation", arguments).load_settings()
     try:

@@ -52,15 +52,18 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     import sys
 
-    problem = _problem(arguments, on_terminal=sys.stdin.isatty())
+    from relaykit_gateway.terminal.lines import utf8
+
+    problem = _problem(arguments, on_terminal=sys.stdin is not None and sys.stdin.isatty())
+    prompt = arguments.prompt
+    if prompt == "-" and not problem:
+        prompt = "" if sys.stdin is None else sys.stdin.buffer.read().decode(errors="replace")
+    if not prompt.strip():
+        problem = problem or "the prompt is empty"
     if problem:
         sys.stderr.write(f"relaykit run: error: {problem}\n")
         return USAGE
-    prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
-    if not prompt.strip():
-        sys.stderr.write("relaykit run: error: the prompt is empty\n")
-        return USAGE
-    return _run_task(arguments, prompt)
+    return _run_task(arguments, utf8(prompt))
 
 
 def _problem(arguments: argparse.Namespace, *, on_terminal: bool) -> str:
@@ -87,10 +90,9 @@ def _run_task(arguments: argparse.Namespace, prompt: str) -> int:
     from relaykit_gateway.chat.run import Task, run_task
     from relaykit_gateway.chat.transcript import Transcript
     from relaykit_gateway.chat.wanted import Wanted
-    from relaykit_gateway.terminal.lines import Lines
+    from relaykit_gateway.terminal.lines import Lines, utf8
     from relaykit_gateway.terminal.screen import Screen
 
-    policies = {"yes": Policy.YES, "no": Policy.NO, "ask": Policy.ASK}
     task = Task(
         prompt=prompt,
         wanted=Wanted(
@@ -98,17 +100,17 @@ def _run_task(arguments: argparse.Namespace, prompt: str) -> int:
             role=arguments.role,
             agent=arguments.agent,
             project=arguments.project,
-            cwd=str(Path.cwd()),
+            cwd=utf8(str(Path.cwd())),
         ),
-        policy=next((policies[name] for name in policies if getattr(arguments, name)), Policy.LEAVE),
+        policy=Policy.YES if arguments.yes else Policy.NO if arguments.no else Policy.LEAVE,
         keep=arguments.keep,
     )
     transcript = Transcript(Screen.on(sys.stderr), prompts=arguments.ask)
     output = (JsonOutput if arguments.json else TextOutput)(sys.stdout, transcript)
+    asker = Asker.on(Lines(sys.stdin.fileno()), transcript) if arguments.ask else None
     settings = cast("Invocation", arguments).load_settings()
     try:
-        address = find_relay(settings)
-        return anyio.run(run_task, address, task, output, Asker.on(Lines(sys.stdin.fileno()), transcript))
+        return anyio.run(run_task, find_relay(settings), task, output, asker)
     except ClientError as error:
         sys.stderr.write(f"relaykit: {error}\n")
         return FAILED

@@ -16,6 +16,11 @@ _END_OF_INPUT = "\x04"  # Ctrl-D, which a terminal that waits for no line hands 
 _SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|O.|.)?")  # what arrows and function keys send
 
 
+def utf8(text: str) -> str:
+    """Return an argument or a path, with U+FFFD for what is no UTF-8 in it: nothing else can be sent."""
+    return text.encode(errors="surrogateescape").decode(errors="replace")
+
+
 class Lines:
     """Reads lines from a file descriptor without holding up the loop; used by one task at a time.
 
