@@ -228,6 +228,13 @@ def test_a_second_signal_leaves_at_once(place: Place) -> None:
     assert place.run("sessions", "stop", session_id).returncode == 0
 
 
+def test_a_signal_after_the_answer_takes_nothing_of_it_back(place: Place) -> None:
+    with started(place, "run", "/ignore-signals") as run:
+        run.expect("signals are ignored\n")
+        run.interrupt()
+        assert run.exit_code() == 0
+
+
 def test_what_another_client_cancels_is_cancelled(place: Place) -> None:
     with started(place, "run", "/sleep 60") as run:
         session_id = run.expect(r"session ([0-9a-f]+): ")[1]

@@ -75,7 +75,8 @@ class Task:
 async def run_task(address: Address, task: Task, output: Output, asker: Asker | None) -> ExitCode:
     """Say one thing to an agent, and return how it went.
 
-    SIGINT and SIGTERM cancel the turn, and end the session if it was made for this; a second one leaves at once.
+    SIGINT and SIGTERM cancel the turn, and end the session if it was made for this. A second one leaves at once,
+    and so does one that comes when the agent has answered already.
 
     :param asker: asks where the policy says so; None for one that does not.
     :raises ClientError: the relay cannot be reached.
@@ -207,7 +208,7 @@ class Run:
 
     async def _heed(self, signals: AsyncIterable[signal.Signals]) -> None:
         async for _ in signals:
-            if self._code is ExitCode.CANCELLED:
+            if self._code is not None:  # nothing is left that could be told by another code
                 self._talking.cancel()
                 self._finishing.cancel()
                 return
