@@ -40,10 +40,14 @@ class Following(ABC, Generic[R]):
         self.ended = anyio.Event()
         self._channel = channel
         self._scope = anyio.CancelScope()
+        self._stopped = False
+        self._sending = False
 
     async def stop(self) -> None:
-        """Follow no more, and return once nothing more will be sent."""
-        self._scope.cancel()
+        """Follow no more, and return once nothing more will be sent. What is being sent is sent whole."""
+        self._stopped = True
+        if not self._sending:
+            self._scope.cancel()
         await self.ended.wait()
 
     async def run(
@@ -92,6 +96,7 @@ class Following(ABC, Generic[R]):
                     logger.warning("the transcript of session %s cannot be read: %s", self.session_id, error)
                 else:
                     logger.exception("following session %s broke", self.session_id)
+                self._sending = True
                 await self._break_off(cursor.position)
         except ClientGone:
             self._channel.hang_up()
@@ -103,9 +108,14 @@ class Following(ABC, Generic[R]):
             except anyio.EndOfStream:
                 break
             async with self._channel.sending:
+                self._sending = True
                 await self._send(batch, renderer, cursor)
+                self._sending = False
+            if self._stopped:
+                return
             if cursor.position < live.conversation.head:
                 await checkpoint()  # neither reading nor sending has waited: the others have their turn
+        self._sending = True
         await self._end()
 
     # ------------------------------------------------------------ what protocols differ in
