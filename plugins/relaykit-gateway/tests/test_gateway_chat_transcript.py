@@ -78,12 +78,27 @@ def test_a_tool_call_ends_on_its_own_line_if_it_can() -> None:
         ends(2, "failed"),
         ends(3, "completed", title="Ran c"),
         ends(4, "completed"),
-        call(5, title="Left open"),
+        call(5, title="Shell", kind="execute"),
+        {"sessionUpdate": "tool_call_update", "toolCallId": "call-5", "title": "ls -l"},
+        ends(5, "completed", title="ls -l"),
+        call(6, title="Left open"),
     )
     assert said.splitlines() == [
         *("* Read a (read): done", "* Run b (execute)", "* Run c", "* Run b: failed", "* Ran c: done"),
-        *("* call-4: done", "* Left open"),
+        *("* call-4: done", "* Shell (execute): ls -l: done", "* Left open"),
     ]
+
+
+def test_what_a_question_says_of_a_tool_call_is_known_at_its_end() -> None:
+    stream = StringIO()
+    transcript = Transcript(Screen(stream, colours=False), prompts=False)
+    transcript.update(call(1, title="Shell", kind="execute"))
+    assert transcript.title_of({"toolCallId": "call-1", "title": "ls -l"}) == "ls -l"
+    transcript.note("? ls -l")
+    assert transcript.title_of({"toolCallId": "call-1"}) == "ls -l"
+    assert transcript.title_of({"toolCallId": "call-2"}) == ""
+    transcript.update(ends(1, "completed"))
+    assert stream.getvalue().splitlines() == ["* Shell (execute)", "? ls -l", "* ls -l: done"]
 
 
 def test_of_a_plan_what_has_changed_is_shown() -> None:

@@ -208,6 +208,24 @@ def test_styles_show_in_colours_alone() -> None:
         assert stream.getvalue() == expected
 
 
+@pytest.mark.parametrize(
+    ("environ", "plain", "colours"),
+    [
+        ({"TERM": "xterm"}, False, True),
+        ({"TERM": "xterm"}, True, False),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, False, False),
+        ({"TERM": "dumb"}, False, False),
+        ({}, False, True),
+    ],
+)
+def test_colours_are_for_terminals(environ: dict[str, str], plain: bool, colours: bool) -> None:  # noqa: FBT001 -- a parameter
+    ours, theirs = os.openpty()
+    with os.fdopen(theirs, "w") as terminal, StringIO() as text:
+        assert Screen.on(terminal, environ, plain=plain).colours is colours
+        assert not Screen.on(text, environ, plain=plain).colours
+    os.close(ours)
+
+
 async def test_one_key_is_enough_on_a_terminal() -> None:
     ours, theirs = os.openpty()
     try:

@@ -20,6 +20,7 @@ _TOOL_ENDS = {"completed": ("done", Style.DIM), "failed": ("failed", Style.RED)}
 @dataclass(slots=True)
 class _ToolCall:
     title: str
+    shown: str  # the title that stands on its line
     status: str = ""
 
 
@@ -106,9 +107,15 @@ class Transcript:
                 self.note(f"{result.get('cleaner')}: {result.get('detail')}", Style.YELLOW)
 
     def title_of(self, tool_call: Json) -> str:
-        """Return what a tool call is called, in what is said of it now or before; empty if it was not said."""
+        """Return what a tool call is called, in what is said of it now or before; empty if it was not said.
+
+        Many agents begin with the name of the tool, and say in the request for permission what it will do.
+        """
         known = self._calls.get(str(tool_call.get("toolCallId")))
-        return str(tool_call.get("title") or (known.title if known else ""))
+        title = str(tool_call.get("title") or (known.title if known else ""))
+        if known is not None:
+            known.title = title
+        return title
 
     def _piece(self, said: str, kind: str) -> None:
         text = printable(said)
@@ -127,22 +134,25 @@ class Transcript:
 
     def _tool_call(self, update: Json) -> None:
         call_id = str(update.get("toolCallId"))
-        title = shortened(self.title_of(update) or call_id, _LINE)
+        title = self.title_of(update) or call_id
         call = self._calls.get(call_id)
         if call is None:
-            call = self._calls[call_id] = _ToolCall(title)
+            call = self._calls[call_id] = _ToolCall(title, shown=title)
             self.end_line()
-            self._screen.write(f"* {title}{kind_of(update)}", Style.CYAN)
+            self._screen.write(f"* {shortened(title, _LINE)}{kind_of(update)}", Style.CYAN)
             self._in_line, self._open_call = True, call_id
+        elif title != call.shown and self._open_call == call_id:
+            self._screen.write(f": {shortened(title, _LINE)}", Style.CYAN)
+            call.shown = title
         status = str(update.get("status") or call.status)
         if status != call.status and status in _TOOL_ENDS:
             word, style = _TOOL_ENDS[status]
-            if self._open_call == call_id and title == call.title:
+            if self._open_call == call_id:
                 self._screen.write(f": {word}", style)
                 self.end_line()
             else:
-                self.note(f"* {title}: {word}", style)
-        call.title, call.status = title, status
+                self.note(f"* {shortened(title, _LINE)}: {word}", style)
+        call.status = status
 
     def _plan_changed(self, entries: Sequence[Json]) -> None:
         """Write those entries of a plan that have changed: agents send all of it, each time."""

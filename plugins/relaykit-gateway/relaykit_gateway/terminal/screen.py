@@ -44,7 +44,7 @@ class Screen:
 
     @classmethod
     def on(cls, stream: TextIO, environ: Mapping[str, str] = os.environ, *, plain: bool = False) -> Self:
-        """Return a screen that has colours if the stream is a terminal and NO_COLOR is not set.
+        """Return a screen that has colours if the stream is a terminal that knows them, and NO_COLOR is not set.
 
         What the stream's encoding does not have becomes ``?`` from now on.
 
@@ -52,7 +52,8 @@ class Screen:
         """
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
-        return cls(stream, colours=not plain and stream.isatty() and not environ.get("NO_COLOR"))
+        wanted = not plain and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
+        return cls(stream, colours=wanted and stream.isatty())
 
     def write(self, text: str, style: str = Style.PLAIN) -> None:
         """Write a piece of text, without the end of a line."""
