@@ -19,9 +19,12 @@ from __future__ import annotations
 
 from relaykit_gateway.acp_client.client import AcpClient, connect_acp
 from relaykit_gateway.acp_client.events import (
+    ELICITATION,
+    PERMISSION,
     AcpError,
     Event,
     Gap,
+    Json,
     Notification,
     Question,
     QuestionClosed,
@@ -33,10 +36,13 @@ from relaykit_gateway.acp_client.events import (
 )
 
 __all__ = [
+    "ELICITATION",
+    "PERMISSION",
     "AcpClient",
     "AcpError",
     "Event",
     "Gap",
+    "Json",
     "Notification",
     "Question",
     "QuestionClosed",

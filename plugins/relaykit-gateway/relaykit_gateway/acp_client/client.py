@@ -19,9 +19,6 @@ from relaykit_gateway.acp_client.reading import error_of, event_of, opened_of, q
 from relaykit_gateway.address import Address, ClientError
 from relaykit_gateway.websocket_client import WebSocketClient, connect_websocket
 
-PERMISSION = "session/request_permission"
-ELICITATION = "elicitation/create"
-
 _PROTOCOL_VERSION = 1
 _NO_DIRECTORY = "/"  # ACP wants an absolute path, of which the relay takes a hint at most
 

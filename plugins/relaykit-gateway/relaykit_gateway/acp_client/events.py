@@ -11,6 +11,9 @@ from relaykit_gateway.address import ClientError
 Json = Mapping[str, Any]
 """A JSON object as the relay sent it, with every field that it had."""
 
+PERMISSION = "session/request_permission"
+ELICITATION = "elicitation/create"
+
 
 class AcpError(ClientError):
     """A request was answered with an error.
@@ -74,7 +77,7 @@ class Question:
     It comes again when the session is loaded or resumed, as long as nobody has answered.
 
     :param id: the same on every connection.
-    :param method: ``session/request_permission``, ``elicitation/create`` …
+    :param method: `PERMISSION`, `ELICITATION` …
     """
 
     session_id: str

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Self
 
-from relaykit_gateway.acp_client import Question
-from relaykit_gateway.acp_client.client import ELICITATION, PERMISSION
-from relaykit_gateway.acp_client.events import Json
+from relaykit_gateway.acp_client import ELICITATION, PERMISSION, Json, Question
 from relaykit_gateway.chat.forms import BadValue, Field, fields_of
 from relaykit_gateway.chat.permissions import choose, keys_of, options_of
 from relaykit_gateway.chat.transcript import Transcript, kind_of, objects

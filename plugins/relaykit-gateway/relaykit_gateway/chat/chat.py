@@ -14,6 +14,7 @@ from relaykit_gateway.acp_client import (
     AcpClient,
     AcpError,
     Gap,
+    Json,
     Question,
     QuestionClosed,
     SessionEnded,
@@ -23,7 +24,6 @@ from relaykit_gateway.acp_client import (
     Update,
     connect_acp,
 )
-from relaykit_gateway.acp_client.events import Json
 from relaykit_gateway.address import Address, ClientError
 from relaykit_gateway.chat.asking import Asker
 from relaykit_gateway.chat.commands import Commands

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from relaykit_gateway.acp_client.events import Json
+from relaykit_gateway.acp_client import Json
 from relaykit_gateway.chat.transcript import objects
 
 _GROUPS = {  # the older way of ACP: (group, current, options, id of an option, method, parameter)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from relaykit_gateway.acp_client import AcpClient, AcpError
-from relaykit_gateway.acp_client.events import Json
+from relaykit_gateway.acp_client import AcpClient, AcpError, Json
 from relaykit_gateway.chat.choices import Choices
 from relaykit_gateway.chat.prompts import BadImage, read_image_prompt, read_prompt
 from relaykit_gateway.chat.transcript import Transcript, objects

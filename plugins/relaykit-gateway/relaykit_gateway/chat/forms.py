@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from relaykit_gateway.acp_client.events import Json
+from relaykit_gateway.acp_client import Json
 from relaykit_gateway.chat.transcript import objects
 
 _YES, _NO = frozenset({"y", "yes", "true", "1"}), frozenset({"n", "no", "false", "0"})

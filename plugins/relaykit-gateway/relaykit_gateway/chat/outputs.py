@@ -6,8 +6,15 @@ import json
 from collections.abc import Sequence
 from typing import Protocol, TextIO
 
-from relaykit_gateway.acp_client import AcpError, Question, SessionEnded, SessionOpened, TurnEnded, Update
-from relaykit_gateway.acp_client.events import Json
+from relaykit_gateway.acp_client import (
+    AcpError,
+    Json,
+    Question,
+    SessionEnded,
+    SessionOpened,
+    TurnEnded,
+    Update,
+)
 from relaykit_gateway.address import ClientError
 from relaykit_gateway.chat.permissions import in_words
 from relaykit_gateway.chat.transcript import Transcript, text_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from relaykit_gateway.acp_client.events import Json
+from relaykit_gateway.acp_client import Json
 from relaykit_gateway.chat.transcript import objects
 
 ALLOW = ("allow_once", "allow_always")

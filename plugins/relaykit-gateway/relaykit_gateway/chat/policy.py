@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-from relaykit_gateway.acp_client import Question
-from relaykit_gateway.acp_client.client import ELICITATION, PERMISSION
-from relaykit_gateway.acp_client.events import Json
+from relaykit_gateway.acp_client import ELICITATION, PERMISSION, Json, Question
 from relaykit_gateway.chat.permissions import ALLOW, REJECT, options_of, pick
 
 

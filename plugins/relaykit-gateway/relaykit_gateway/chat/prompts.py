@@ -9,7 +9,7 @@ from os.path import expanduser
 
 import anyio
 
-from relaykit_gateway.acp_client.events import Json
+from relaykit_gateway.acp_client import Json
 from relaykit_gateway.address import ClientError
 
 MAX_IMAGE_BYTES = 10 * 1024 * 1024

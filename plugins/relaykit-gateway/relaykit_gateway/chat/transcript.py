@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from relaykit_gateway.acp_client import SessionEnded
-from relaykit_gateway.acp_client.events import Json
+from relaykit_gateway.acp_client import Json, SessionEnded
 from relaykit_gateway.terminal.markdown import Markdown
 from relaykit_gateway.terminal.screen import Screen, Style, printable, shortened
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from relaykit_gateway.acp_client import AcpClient, SessionOpened
-from relaykit_gateway.acp_client.events import Json
+from relaykit_gateway.acp_client import AcpClient, Json, SessionOpened
 
 CAPABILITIES: Json = {"elicitation": {"form": {}, "url": {}}}
 """What a person at a terminal can do for an agent, besides permitting."""
