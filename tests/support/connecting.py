@@ -11,7 +11,8 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 SECONDS = 30.0
 COMMAND = (sys.executable, "-m", "relaykit", "connect")
@@ -42,6 +43,8 @@ class ConnectEditor:
         )
         self._lines: queue.Queue[bytes] = queue.Queue()
         self._notes: queue.Queue[bytes] = queue.Queue()
+        self._listens = threading.Event()
+        self._listens.set()
         self._threads = [
             threading.Thread(target=self._listen, args=(stream, lines), daemon=True)
             for stream, lines in ((self._stdout, self._lines), (self._stderr, self._notes))
@@ -147,6 +150,7 @@ class ConnectEditor:
 
     def close(self) -> None:
         """End it, if it runs still."""
+        self.resume()
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait(SECONDS)
@@ -155,10 +159,23 @@ class ConnectEditor:
         for stream in (self._stdin, self._stdout, self._stderr):
             stream.close()
 
-    @staticmethod
-    def _listen(stream: Any, lines: queue.Queue[bytes]) -> None:
+    def pause(self) -> None:
+        """Listen no more, for now."""
+        self._listens.clear()
+
+    def resume(self) -> None:
+        """Listen again."""
+        self._listens.set()
+
+    def memory(self) -> int:
+        """Return the bytes that the process has in memory."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+
+    def _listen(self, stream: IO[bytes], lines: queue.Queue[bytes]) -> None:
         for line in stream:
             lines.put(line)
+            self._listens.wait()
         lines.put(b"")
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import select
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from urllib.parse import urlsplit
 
 SECONDS = 30.0
@@ -15,12 +16,16 @@ _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends a RST
 
 
 class CuttingProxy:
-    """Forwards connections, as long as the network is whole. All threads may call it."""
+    """Forwards connections, as long as the network is whole. All threads may call it.
 
-    def __init__(self) -> None:
+    :param tls: clients are served by TLS, the server is not.
+    """
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self._server = ("", 0)
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._listener.getsockname()[1]}"
         self._changed = threading.Condition()
         self._up = True
         self._flowing = True
@@ -73,6 +78,12 @@ class CuttingProxy:
         with self._changed:
             assert self._changed.wait_for(lambda: self.accepted >= count, SECONDS), "nobody connected"
 
+    def wait_quiet(self, seconds: float) -> None:
+        """Wait until nothing has been forwarded for so long."""
+        with self._changed:
+            while self._changed.wait(seconds):
+                pass
+
     def close(self) -> None:
         """Break everything, for ever."""
         with self._changed:
@@ -99,38 +110,45 @@ class CuttingProxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with suppress(OSError), ExitStack() as sockets:
+            sockets.callback(client.close)
+            if self._tls is not None and self._up:
+                client = sockets.enter_context(self._tls.wrap_socket(client, server_side=True))
             with self._changed:
                 if not self._up or self._closed:
                     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-                    client.close()
-                    continue
-                server = socket.create_connection(self._server, timeout=SECONDS)
+                    return
+                server = sockets.enter_context(socket.create_connection(self._server, timeout=SECONDS))
                 for side in (client, server):
                     side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._pairs.append((client, server))
                 self.accepted += 1
                 self._changed.notify_all()
-            threading.Thread(target=self._forward, args=(client, server), daemon=True).start()
+            self._forward(client, server)
 
     def _forward(self, client: socket.socket, server: socket.socket) -> None:
         heard = b""
-        with client, server, suppress(OSError):
-            while True:
-                readable, _, _ = select.select([client, server], [], [])
-                for source in readable:
-                    with self._changed:
-                        self._changed.wait_for(lambda: self._flowing or self._closed)
-                    data = source.recv(65536)
-                    if not data:
-                        return
-                    if source is client:
-                        server.sendall(data)
-                        continue
-                    heard, kept = self._heard(heard, data)
-                    client.sendall(kept)
-                    if len(kept) < len(data) or not heard:
-                        self._cut_now(client)
-                        return
+        while True:
+            readable, _, _ = select.select([client, server], [], [])
+            for source in readable:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._flowing or self._closed)
+                data = source.recv(65536)
+                if not data:
+                    return
+                with self._changed:
+                    self._changed.notify_all()
+                if source is client:
+                    server.sendall(data)
+                    continue
+                heard, kept = self._heard(heard, data)
+                client.sendall(kept)
+                if not heard:
+                    self._cut_now(client)
+                    return
 
     def _heard(self, before: bytes, data: bytes) -> tuple[bytes, bytes]:
         """Return what to remember, empty if it is time to cut, and what of the data is forwarded."""
@@ -155,9 +173,9 @@ class CuttingProxy:
 
 
 @contextmanager
-def cutting_proxy() -> Iterator[CuttingProxy]:
+def cutting_proxy(tls: ssl.SSLContext | None = None) -> Iterator[CuttingProxy]:
     """Make a proxy, for as long as the block lasts; it begins with `CuttingProxy.forward_to`."""
-    proxy = CuttingProxy()
+    proxy = CuttingProxy(tls)
     try:
         yield proxy
     finally:

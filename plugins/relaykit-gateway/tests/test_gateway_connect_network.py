@@ -283,3 +283,17 @@ def test_it_gives_up_with_an_answer_to_everything(network: Network) -> None:
         assert editor.exit_code() == 1
         assert "no connection for" in editor.notes()
         assert [editor.answers(request) for request in (prompt, listing)] == [1, 1]
+
+
+def test_an_editor_that_does_not_listen_holds_up_itself_alone(network: Network) -> None:
+    """What it does not take stays with the relay, and not in our memory; and it can still speak."""
+    with network.editor("--keep-alive", "1") as editor:
+        session_id = editor.open_session()
+        editor.pause()
+        prompt = editor.prompt(session_id, "/stream 30000 2000")
+        network.proxy.wait_quiet(1.5)  # longer than the relay may be silent
+        assert editor.memory() < 50_000_000
+        editor.say("_x/nothing", text="x" * 1_000_000)
+        editor.resume()
+        editor.hear_answer(prompt)
+        assert is_the_stream(editor.chunks(), 30000)
