@@ -31,8 +31,8 @@ from support.sdk_client import SdkClient, begin, converse
 GOLDEN = Path(__file__).parents[1] / "end_to_end" / "golden"
 ECHO = [sys.executable, str(Path(relaykit_acp.__file__).with_name("echo_agent.py"))]
 
-# A JSON string of more than 200 characters: agents list their manuals.
-_LONG = re.compile(r'"((?:[^"\\]|\\.){200})(?:[^"\\]|\\.)*"')
+# A JSON string of more than 80 characters: agents list their manuals.
+_LONG = re.compile(r'"((?:[^"\\]|\\.){80})(?:[^"\\]|\\.)*"')
 
 # What each agent is asked besides prompts.
 _CALLS = {
