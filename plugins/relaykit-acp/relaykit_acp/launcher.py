@@ -21,7 +21,7 @@ from relaykit_acp.agent import AcpAgent
 from relaykit_acp.environment import child_environment, marker
 from relaykit_acp.fetch import Fetcher
 from relaykit_acp.finding import login_command
-from relaykit_acp.fingerprint import Fingerprint, fingerprint
+from relaykit_acp.fingerprint import fingerprint
 from relaykit_acp.handshake import Handshake
 from relaykit_acp.household import Census, Household
 from relaykit_acp.known_agents import known_agent
@@ -54,7 +54,7 @@ class AcpLauncher:
         self._fetcher = Fetcher(
             household, ids=ids, node=node, directory=directory, seconds=settings.fetch_timeout
         )
-        self._profiles: dict[tuple[str, ...], tuple[Fingerprint, Shared[Json]]] = {}
+        self._profiles: dict[tuple[str, ...], Shared[Json]] = {}
 
     async def launch(self, spec: AgentSpec, session: Session, cwd: Path, record: Record, /) -> Agent:
         """Start the agent in `cwd` and open an ACP session there; failed or cancelled, nothing is left.
@@ -82,13 +82,11 @@ class AcpLauncher:
 
         :raises SpawnError: as `launch`.
         """
+        profile = self._profiles.setdefault(spec.command, Shared())
+        seen = profile.failures
         ready = await self._ready(spec)
         now = await to_thread.run_sync(fingerprint, ready.command, {**self._environment, **spec.env})
-        before, answer = self._profiles.get(spec.command, (None, None))
-        if answer is None or before != now:
-            answer = Shared()
-            self._profiles[spec.command] = now, answer
-        return await answer.get(partial(self._ask_profile, ready))
+        return await profile.get(partial(self._ask_profile, ready), key=now, seen=seen)
 
     async def aclose(self) -> None:
         """Stop every agent that is left. To be called when no `launch` and no `profile` is under way."""

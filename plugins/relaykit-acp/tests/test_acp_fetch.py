@@ -195,10 +195,10 @@ async def test_what_was_fetched_and_is_gone_is_fetched_again_and_its_profile_is_
         with anyio.fail_after(PATIENCE):
             for _ in range(2):
                 assert (await opened.profile(spec))["agentInfo"]["name"] == "relaykit-echo"
-            first = opened._profiles[spec.command]
+            first = opened._profiles[spec.command]._key
             await anyio.to_thread.run_sync(shutil.rmtree, tmp_path / "npm")
             assert (await opened.profile(spec))["protocolVersion"] == 1
-        assert opened._profiles[spec.command][0] != first[0]
+        assert opened._profiles[spec.command]._key != first
         assert registry.archives_asked() == ["/1.1.0.tgz", "/1.1.0.tgz"]
 
 
