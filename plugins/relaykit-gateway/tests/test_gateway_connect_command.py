@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -117,6 +117,20 @@ def test_the_relay_that_runs_here_needs_nothing(server: Server, state: Path) -> 
         address(server), RELAYKIT_RELAY__STATE_DIR=str(state), RELAYKIT_TOKEN=WRONG
     ) as editor:
         editor.open_session()
+
+
+def test_the_relay_here_is_started_anew(tmp_path: Path) -> None:
+    """Its port is another, and what it remembered is gone: the editor is told, and begins again."""
+    with ExitStack() as first:
+        first.enter_context(relay(state_dir=tmp_path))
+        with connect_editor(RELAYKIT_RELAY__STATE_DIR=str(tmp_path)) as editor:
+            old = editor.open_session()
+            first.close()
+            with relay(state_dir=tmp_path):
+                assert editor.hear_answer(editor.prompt(old, "hello"))["error"]["code"] == -32002
+                new = editor.ask("session/new", cwd="/", mcpServers=[])["sessionId"]
+                editor.hear_answer(editor.prompt(new, "hello"))
+                assert editor.chunks() == ["hello"]
 
 
 @pytest.mark.usefixtures("server")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -220,6 +221,15 @@ def test_a_network_that_is_dead_without_a_word(network: Network) -> None:
         editor.hear_answer(editor.prompt(session_id, "next"))
         until_said(neighbour, "next")
         assert neighbour.chunks("user_message_chunk") == ["/stream 100", "next"]
+
+
+def test_a_session_in_which_nothing_is_said_stays_connected(network: Network) -> None:
+    with network.editor("--keep-alive", "0.3") as editor:
+        session_id = editor.open_session()
+        connections = network.proxy.accepted
+        time.sleep(1.2)  # the rule is about time: four times as long as the relay may be silent
+        editor.hear_answer(editor.prompt(session_id, "hello"))
+        assert network.proxy.accepted == connections
 
 
 def test_a_replay_is_cut(network: Network) -> None:

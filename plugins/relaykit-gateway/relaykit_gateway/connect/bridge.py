@@ -191,13 +191,13 @@ class Bridge:
         method = None if message is None else message.get("method")
         if message is None or (method is None and message.get("id") is None):
             self.to_editor.append(text)  # what the relay could not read has no id
-        elif not isinstance(method, str):
+        elif method is None:
             self._settle(key_of(message["id"]), message, text)
         elif "id" in message:
             self._asked(key_of(message["id"]), message, text)
         elif method == "$/cancel_request":
             self._questions.close(key_of(dig(message, "params", "requestId")), text)
-        elif method.startswith("_relaykit/"):
+        elif str(method).startswith("_relaykit/"):
             self._told(method.removeprefix("_relaykit/"), message.get("params"), text)
         else:
             self._update(message, text)
@@ -297,8 +297,8 @@ class Bridge:
             self._send(said)
 
     def _opened(self, session_id: str, said: Said, answer: Mapping[str, Any]) -> None:
-        followed = self._sessions[session_id]
-        if "error" in answer:
+        followed = self._sessions.get(session_id)
+        if followed is None or "error" in answer:
             self._forget(session_id)
             return
         followed.cwd = said.cwd

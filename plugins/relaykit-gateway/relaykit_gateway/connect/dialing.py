@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from http import HTTPStatus
+from typing import cast
 from urllib.parse import urlsplit
 
 from websockets.client import ClientProtocol
@@ -77,8 +78,10 @@ def dial(target: Target, *, keep_alive: float) -> Link:
     uri = parse_uri(target.uri)
     not_now: tuple[type[OSError], ...] = (BlockingIOError, InterruptedError)
     where = address_of(target)
+    # It is ASCII already. Given a text, Python would load its tables for others first.
+    host = cast(str, uri.host.encode())
     try:
-        sock = socket.create_connection((uri.host, uri.port), timeout=_SECONDS)
+        sock = socket.create_connection((host, uri.port), timeout=_SECONDS)
     except OSError as error:
         raise Unreachable(
             f"nobody answers at {where}: {reason_of(error)}; is the relay running, and reachable from here?"
