@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import select
 import stat
+import time
 from collections.abc import Sequence
 
 _CHUNK = 1 << 18
@@ -78,6 +80,18 @@ class Editor:
             pass
         except OSError as error:
             raise EditorGone from error
+
+    def drain(self, seconds: float) -> None:
+        """Wait, for so long at most, until the editor has taken everything.
+
+        :raises EditorGone: it takes nothing any more.
+        """
+        deadline = time.monotonic() + seconds
+        writable = select.poll()
+        writable.register(self.writes, select.POLLOUT)
+        while self._outgoing and (left := deadline - time.monotonic()) > 0:
+            writable.poll(left * 1000)
+            self.flush()
 
     def close(self) -> None:
         """Leave the streams as they were."""

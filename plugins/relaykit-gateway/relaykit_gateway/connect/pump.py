@@ -236,8 +236,8 @@ class Pump:
     def _give_up(self, why: str) -> NoReturn:
         _note(why)
         self._bridge.give_up(why)
-        self._editor.close()  # from here on writing may wait
         self._tell_editor()
+        self._editor.drain(_CLOSE_SECONDS)
         raise _GivenUp
 
 
