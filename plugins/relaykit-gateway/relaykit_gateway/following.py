@@ -96,8 +96,9 @@ class Following(ABC, Generic[R]):
                     logger.warning("the transcript of session %s cannot be read: %s", self.session_id, error)
                 else:
                     logger.exception("following session %s broke", self.session_id)
-                self._sending = True
-                await self._break_off(cursor.position)
+                if not self._stopped:
+                    self._sending = True
+                    await self._break_off(cursor.position)
         except ClientGone:
             self._channel.hang_up()
 
@@ -108,6 +109,8 @@ class Following(ABC, Generic[R]):
             except anyio.EndOfStream:
                 break
             async with self._channel.sending:
+                if self._stopped:  # the first send would be cancelled
+                    return
                 self._sending = True
                 await self._send(batch, renderer, cursor)
                 self._sending = False
@@ -115,8 +118,9 @@ class Following(ABC, Generic[R]):
                 return
             if cursor.position < live.conversation.head:
                 await checkpoint()  # neither reading nor sending has waited: the others have their turn
-        self._sending = True
-        await self._end()
+        if not self._stopped:
+            self._sending = True
+            await self._end()
 
     # ------------------------------------------------------------ what protocols differ in
 
