@@ -109,18 +109,22 @@ class Following(ABC, Generic[R]):
             except anyio.EndOfStream:
                 break
             async with self._channel.sending:
-                if self._stopped:  # the first send would be cancelled
+                if not await self._send_whole(batch, renderer, cursor):
                     return
-                self._sending = True
-                await self._send(batch, renderer, cursor)
-                self._sending = False
-            if self._stopped:
-                return
             if cursor.position < live.conversation.head:
                 await checkpoint()  # neither reading nor sending has waited: the others have their turn
         if not self._stopped:
             self._sending = True
             await self._end()
+
+    async def _send_whole(self, batch: Batch, renderer: R, cursor: Cursor) -> bool:
+        """Send a batch, of which nothing is cut off; False once this is stopped."""
+        if self._stopped:
+            return False
+        self._sending = True
+        await self._send(batch, renderer, cursor)
+        self._sending = False
+        return not self._stopped
 
     # ------------------------------------------------------------ what protocols differ in
 
