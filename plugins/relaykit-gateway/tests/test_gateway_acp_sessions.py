@@ -324,6 +324,11 @@ async def test_loading_once_more_begins_anew_and_loses_nothing(gateway: Gateway)
         ]
         await socket.open("load", session_id)
         assert socket.chunks[-302] == "agent: first"
+        prompt = socket.prompt(session_id, "/sleep 600")
+        wrong = socket.ask("session/load", sessionId=session_id, _meta={"relaykit": {"after": -1}})
+        assert (await socket.error_of(wrong))["code"] == -32602
+        socket.notify("session/cancel", sessionId=session_id)  # what waits, waits on
+        assert (await socket.result_of(prompt))["stopReason"] == "cancelled"
         assert gateway.relay.clients(session_id) == 1
 
 

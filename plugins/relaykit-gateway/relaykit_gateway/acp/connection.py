@@ -184,12 +184,12 @@ class AcpConnection(Channel[AcpFollower]):
         session = await self.relay.require(session_id)
         before = self._followers.get(session_id)
         pending = before.pending if before is not None else Pending()
+        follower = AcpFollower(self, session, live, pending)
+        await self._replace(follower)
         if (replaced := pending.take_opening()) is not None:
             error = RpcError(CANCELLED, "the session is opened once more, and that will be answered")
             await self.send_text(compose_error(replaced.raw_id, bytes(error)))
         pending.opening = opening
-        follower = AcpFollower(self, session, live, pending)
-        await self._replace(follower)
         if before is not None:  # what it has not heard is nothing of the past
             after = before.sent if after is None else min(after, before.sent)
         try:

@@ -123,9 +123,8 @@ class AcpFollower(Following[AcpRenderer]):
         ref = entry.frame.ref
         match entry.frame.kind:
             case Kind.PROMPT:
-                if not (
-                    self.is_open and ref in self.pending.turns
-                ):  # what one says oneself does not come back
+                # What one says oneself does not come back.
+                if not (self.is_open and ref in self.pending.turns):
                     await self._say(*renderer.messages(entry))
             case Kind.REQUEST | Kind.DECISION:
                 if not await self._ask(entry, renderer):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -22,7 +22,7 @@ class Relaykit(msgspec.Struct, gc=False):
     agent: str = ""
     project: str = ""
     turn: str = ""
-    after: int | None = None
+    after: Annotated[int, msgspec.Meta(ge=0)] | None = None
     epoch: str | None = None
 
 
