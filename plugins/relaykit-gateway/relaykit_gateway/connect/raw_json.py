@@ -54,22 +54,27 @@ def put(data: bytes, path: Sequence[str], value: str) -> bytes:
     Objects on the way that are missing, or are no objects, are made.
 
     :param data: a valid JSON object.
-    :param path: the names from the outside in.
+    :param path: the names from the outside in, with nothing in them that JSON escapes.
     :param value: JSON.
     """
-    text, at = data.decode(), 0
-    for depth, name in enumerate(path, 1):
-        found = members(text, at)
-        inner = path[depth:]
-        member = found.get(name)
-        if member is None:
-            brace = text.index("{", at) + 1
-            added = f"{json.dumps(name)}:{_nested(inner, value)}{',' if found else ''}"
-            return (text[:brace] + added + text[brace:]).encode()
+    text = data.decode()
+    found = members(text)
+    for depth, name in enumerate(path):
+        if name not in found:
+            return _inserted(text, text.index("{"), path[depth:], value, alone=not found)
+        member, inner = found[name], path[depth + 1 :]
         if not inner or not isinstance(member.value, dict):
             return (text[: member.start] + _nested(inner, value) + text[member.end :]).encode()
-        at = member.start
+        if inner[0] not in member.value:  # so that its members need not be looked for
+            return _inserted(text, member.start, inner, value, alone=not member.value)
+        found = members(text, member.start)
     return data
+
+
+def _inserted(text: str, at: int, path: Sequence[str], value: str, *, alone: bool) -> bytes:
+    """Return the text with a first member more in the object that begins at `at`."""
+    member = _nested(path, value)[1:-1]
+    return f"{text[: at + 1]}{member}{'' if alone else ','}{text[at + 1 :]}".encode()
 
 
 def dig(value: Any, *path: str) -> Any:
@@ -100,5 +105,5 @@ def _skip_space(text: str, at: int) -> int:
 
 def _nested(path: Sequence[str], value: str) -> str:
     for name in reversed(path):
-        value = f"{{{json.dumps(name)}:{value}}}"
+        value = f'{{"{name}":{value}}}'
     return value

@@ -1,0 +1,60 @@
+"""JSON that is added to without being written anew, by properties."""
+
+from __future__ import annotations
+
+import json
+from itertools import takewhile
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relaykit_gateway.connect.raw_json import members, put
+
+PATH = ("params", "_meta", "relaykit")
+NAMES = st.sampled_from([*PATH, "turn", "", 'a"b', "}{", "é"])
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
+    max_leaves=12,
+)
+OBJECTS = st.dictionaries(NAMES, VALUES, max_size=4)
+NESTED = OBJECTS.flatmap(
+    lambda outer: OBJECTS.map(lambda meta: {**outer, "params": {**outer, "_meta": meta}}) | st.just(outer)
+)
+LAYOUTS = st.sampled_from([(",", ":"), (", ", ": "), (" ,\t", " :\r\n")])
+
+
+def same(one: bytes, other: bytes) -> int:
+    """Return how many bytes they begin with that are the same."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+
+@given(NESTED, LAYOUTS, st.integers(1, 4))
+def test_put_sets_one_member_and_leaves_the_rest(
+    value: dict[str, Any], layout: tuple[str, str], depth: int
+) -> None:
+    path = (*PATH, "turn")[:depth]
+    raw = f" {json.dumps(value, separators=layout)}\n".encode()
+    wanted = inner = json.loads(raw)
+    replaces = False
+    for name in path[:-1]:
+        if not isinstance(inner.get(name), dict):
+            replaces |= name in inner
+            inner[name] = {}
+        inner = inner[name]
+    replaces |= path[-1] in inner
+    inner[path[-1]] = [1.50]
+    done = put(raw, path, "[1.50]")
+    assert json.loads(done) == wanted
+    before, behind = same(raw, done), same(raw[::-1], done[::-1])
+    assert replaces or before + behind >= len(raw)  # it was put between two bytes that are there still
+
+
+@given(OBJECTS, LAYOUTS)
+def test_members_are_where_they_are_said_to_be(value: dict[str, Any], layout: tuple[str, str]) -> None:
+    text = json.dumps(value, separators=layout)
+    found = members(text)
+    assert {name: member.value for name, member in found.items()} == value
+    assert {name: json.loads(text[member.start : member.end]) for name, member in found.items()} == value
