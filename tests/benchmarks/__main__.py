@@ -1,4 +1,4 @@
-"""The benchmarks: ``uv run python tests/benchmarks [life] [messages] [sessions] [memory] [bridges] [--json FILE]``.
+"""The benchmarks: ``uv run python tests/benchmarks [BENCHMARK …] [--json FILE]``.
 
 Each figure stands beside a reference that was measured in the same run, turn by turn, because machines are
 shared and noisy: a ratio means more than a number.
@@ -15,6 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))  # for `support`, as pytest has it
 
 from bridges import measure_bridges
+from connect import measure_connect
 from figures import Figure, print_table
 from life import measure_life
 from memory import measure_memory
@@ -27,6 +28,7 @@ BENCHMARKS = {
     "sessions": measure_sessions,
     "memory": measure_memory,
     "bridges": measure_bridges,
+    "connect": measure_connect,
 }
 
 
