@@ -201,6 +201,11 @@ class Relay:
         live = self._live.get(session_id)
         return live.clients if live else 0
 
+    def needs_login(self, session_id: str) -> bool:
+        """Tell whether the session's agent, which runs here, takes no prompts until a person logs it in."""
+        live = self._live.get(session_id)
+        return live is not None and live.needs_login
+
     # ------------------------------------------------------------ what is said
 
     async def prompt(self, session_id: str, body: bytes, *, client_id: str, turn: str) -> Entry | None:

@@ -41,7 +41,7 @@ class Api:
         where = SessionFilter(state=_state(query), agent_id=query.get("agentId") or None, owner=_OWNER)
         found = await self._relay.list(where, after=query.get("after", ""), limit=limit + 1)
         page = found[:limit]
-        sessions = [view_session(session, clients=self._relay.clients(session.id)) for session in page]
+        sessions = [view_session(session, self._relay) for session in page]
         more = {"next": page[-1].id} if len(found) > limit else {}
         return JSONResponse({"sessions": sessions, **more})
 
@@ -51,7 +51,7 @@ class Api:
         session = await self._relay.get(session_id)
         if session is None:
             raise HTTPException(404, str(SessionNotFound(session_id)))
-        return JSONResponse(view_session(session, clients=self._relay.clients(session_id)))
+        return JSONResponse(view_session(session, self._relay))
 
     async def stop_session(self, request: Request) -> Response:
         """Begin to end a session."""

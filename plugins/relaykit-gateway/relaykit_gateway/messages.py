@@ -108,7 +108,7 @@ async def _list(connection: Connection, message: Mapping[str, Any]) -> None:
     found = await relay.list(where, after=wanted.after, limit=_PAGE + 1)
     page: list[Session] = list(found[:_PAGE])
     more = {"next": page[-1].id} if len(found) > _PAGE else {}
-    sessions = [view_session(session, clients=relay.clients(session.id)) for session in page]
+    sessions = [view_session(session, relay) for session in page]
     await connection.send_text(compose("session:list", sessions=sessions, **more))
 
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from relaykit.relay import Relay
 from relaykit.session import Session
 from relaykit_gateway.wire import timestamp
 
 
-def view_session(session: Session, *, clients: int) -> dict[str, Any]:
-    """Return a session as JSON shows it.
-
-    :param clients: how many follow it now.
-    """
+def view_session(session: Session, relay: Relay) -> dict[str, Any]:
+    """Return a session as JSON shows it, with what the relay that runs it knows of it now."""
     return {
         "id": session.id,
         "agentId": session.agent_id,
@@ -24,5 +22,6 @@ def view_session(session: Session, *, clients: int) -> dict[str, Any]:
         "createdAt": timestamp(session.created_at),
         "lastActive": timestamp(session.activity.last_active),
         "messageCount": session.activity.message_count,
-        "clients": clients,
+        "clients": relay.clients(session.id),
+        "needsLogin": relay.needs_login(session.id),
     }

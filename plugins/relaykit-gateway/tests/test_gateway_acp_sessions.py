@@ -462,7 +462,15 @@ async def test_sessions_are_listed(gateway: Gateway, tmp_path: Path, monkeypatch
             "updatedAt": session.activity.last_active.isoformat(timespec="milliseconds").replace(
                 "+00:00", "Z"
             ),
-            "_meta": {"relaykit": {"role": "till", "agent": "echo", "project": "shop", "state": "ACTIVE"}},
+            "_meta": {
+                "relaykit": {
+                    "role": "till",
+                    "agent": "echo",
+                    "project": "shop",
+                    "state": "ACTIVE",
+                    "needsLogin": False,
+                }
+            },
         }
         assert await listed() == sorted([auth, shop])
         assert await listed(cwd=None) == sorted([auth, shop])

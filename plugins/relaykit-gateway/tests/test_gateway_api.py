@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount
 
+from relaykit.conversation import Kind
 from relaykit.errors import RelaykitError
 from relaykit.hooks import hookimpl
 from relaykit.hooks.registration import Route
@@ -83,6 +85,16 @@ async def until_active(relay: Relay, session_id: str) -> None:
                 pass
 
 
+async def until_turn_end(relay: Relay, session_id: str, turn: str) -> None:
+    """Wait until the turn has ended, by the session's conversation."""
+    with anyio.fail_after(SECONDS):
+        async with relay.attach(session_id, client_id="test", protocol="test") as cursor:
+            while True:
+                for entry in (await cursor.next()).entries:
+                    if (entry.frame.kind, entry.frame.ref) == (Kind.TURN_END, turn):
+                        return
+
+
 async def test_sessions_are_shown(relay: Relay, http: httpx.AsyncClient, tmp_path: Path) -> None:
     session = await relay.create("auth", agent="echo")
     await until_active(relay, session.id)
@@ -101,6 +113,7 @@ async def test_sessions_are_shown(relay: Relay, http: httpx.AsyncClient, tmp_pat
         "lastActive",
         "messageCount",
         "clients",
+        "needsLogin",
     ]
     assert (shown["id"], shown["agentId"], shown["agent"]) == (session.id, "auth", "echo")
     assert (shown["state"], shown["worktreeDir"], shown["clients"]) == ("ACTIVE", str(tmp_path), 0)
@@ -216,3 +229,17 @@ async def test_mounted_under_a_prefix(relay: Relay) -> None:
         welcome = await http.get("/", params={"token": token.read_text()}, headers={"Authorization": ""})
         assert (welcome.status_code, welcome.headers["location"]) == (303, "/agents/")
         assert "Path=/agents/" in welcome.headers["set-cookie"]
+
+
+async def test_a_session_whose_agent_wants_a_login_is_shown_as_such(
+    relay: Relay, http: httpx.AsyncClient
+) -> None:
+    session = await relay.create("auth", agent="echo")
+    await until_active(relay, session.id)
+    shown = []
+    for turn, text in enumerate(("/login", "hello")):
+        body = json.dumps({"prompt": [{"type": "text", "text": text}]}).encode()
+        await relay.prompt(session.id, body, client_id="test", turn=f"t{turn}")
+        await until_turn_end(relay, session.id, f"t{turn}")
+        shown.append((await http.get(f"/api/sessions/{session.id}")).json()["needsLogin"])
+    assert shown == [True, False]

@@ -123,6 +123,7 @@ def _listed(connection: AcpConnection, session: Session) -> Mapping[str, object]
         "agent": session.agent,
         "project": session.project,
         "state": session.state,
+        "needsLogin": connection.relay.needs_login(session.id),
     }
     return {
         "sessionId": session.id,

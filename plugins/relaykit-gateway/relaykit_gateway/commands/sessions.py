@@ -66,7 +66,8 @@ def _list(relay: HttpClient, arguments: argparse.Namespace) -> None:
     if arguments.json:
         _write_json(sessions)
     else:
-        rows = [[_text(session[key]) for key in _COLUMNS.values()] for session in sessions]
+        told = [{**each, "state": "ACTIVE, needs login"} if each["needsLogin"] else each for each in sessions]
+        rows = [[_text(session[key]) for key in _COLUMNS.values()] for session in told]
         print_table(tuple(_COLUMNS), rows)
 
 
