@@ -7,6 +7,7 @@ delivered through a cursor.
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -35,10 +36,17 @@ _AGENT = [sys.executable, "-I", "-S", relaykit_acp.echo_agent.__file__]
 _START = 30.0
 _TICK = os.sysconf("SC_CLK_TCK")
 
-# How the others are started: `{port}` is the port, and the agent's command follows.
+# How the others are started, and where they serve: `{port}` is the port, `{agent}` the agent's command as a
+# shell has it; where that is not named, the command follows. supergateway has one agent for all its clients.
 _OTHERS: Mapping[str, tuple[str, Sequence[str], str]] = {
     "acpremote": ("uvx", ["acpremote@1.10.0", "expose", "--port", "{port}", "--"], "/acp/ws"),
     "websocketd": ("websocketd", ["--address=127.0.0.1", "--port={port}", "--loglevel=error"], "/"),
+    "stdio-to-ws": ("stdio-to-ws", ["{agent}", "--port", "{port}"], "/"),
+    "supergateway": (
+        "supergateway",
+        ["--stdio", "{agent}", "--outputTransport", "ws", "--port", "{port}", "--logLevel", "none"],
+        "/message",
+    ),
 }
 
 
@@ -146,7 +154,9 @@ def _other(name: str) -> Iterator[_Bridge | None]:
         return
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
-    command = [found, *(argument.format(port=port) for argument in arguments), *_AGENT]
+    command = [found, *(argument.format(port=port, agent=shlex.join(_AGENT)) for argument in arguments)]
+    if "{agent}" not in arguments:
+        command += _AGENT
     quiet = subprocess.DEVNULL
     process = subprocess.Popen(command, stdout=quiet, stderr=quiet, start_new_session=True)
     try:
