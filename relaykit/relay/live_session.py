@@ -244,10 +244,11 @@ class LiveSession:
             try:
                 await self._start_next()
                 while True:
-                    frames = await agent.receive()
+                    try:
+                        frames = await agent.receive()
+                    except anyio.EndOfStream:
+                        return
                     await self._hear(frames, agent, tasks)
-            except anyio.EndOfStream:
-                return
             finally:
                 self._outbox = None
 

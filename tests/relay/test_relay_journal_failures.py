@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -61,6 +61,29 @@ async def check_transcript(journal: StagedJournal, client: Client) -> list[Frame
         begun = [frame.ref for frame in frames if frame.kind is begin]
         assert [frame.ref for frame in frames if frame.kind is end] == begun
     return frames
+
+
+class Confused(MemoryJournal):
+    """A journal with a bug: at the first end of a turn it raises what means the end of an agent's stream."""
+
+    confused = True
+
+    async def append(self, session_id: str, epoch: str, entries: Sequence[Entry], /) -> None:
+        if self.confused and any(entry.frame.kind is Kind.TURN_END for entry in entries):
+            self.confused = False
+            raise anyio.EndOfStream
+        await super().append(session_id, epoch, entries)
+
+
+async def test_a_broken_journal_is_not_taken_for_an_agent_that_has_gone(tmp_path: Path) -> None:
+    given = {"storage": Storage(Confused())}
+    async with (
+        running_relay(tmp_path, plugins=given, RELAY__STORAGE="given") as relay,
+        active_session(relay) as client,
+    ):
+        await client.say("hello", "t1")
+        assert (await client.until_notice("terminating"))["cause"] == "INTERNAL"
+        await ended(relay, client.session_id)
 
 
 # ---------------------------------------------------------------- prompts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable, MutableMapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from math import inf
 from typing import Any
 from urllib.parse import urlencode
@@ -14,6 +14,7 @@ import anyio
 from relaykit.relay import Relay
 from relaykit_gateway.gateway import Gateway
 from relaykit_gateway.token import token_path
+from support.asgi_websocket import asgi_websocket
 from support.gateways import SECONDS
 
 Json = dict[str, Any]
@@ -176,44 +177,18 @@ async def acp_socket(
     """
     from relaykit_gateway.app import build_app
 
-    to_app, app_receives = anyio.create_memory_object_stream[MutableMapping[str, Any]](inf)
-    app_sends, from_app = anyio.create_memory_object_stream[MutableMapping[str, Any]](room)
-    token = token_path(gateway.relay.settings.state_dir)
-    scope: dict[str, Any] = {
-        "type": "websocket",
-        "scheme": "ws",
-        "path": "/acp",
-        "query_string": urlencode(query).encode(),
-        "headers": [
-            (b"host", b"127.0.0.1:7433"),
-            (b"authorization", f"Bearer {token.read_text()}".encode()),
-        ],
-        "server": ("127.0.0.1", 7433),
-        "subprotocols": [],
-    }
-
-    async def send(event: MutableMapping[str, Any]) -> None:
-        try:
-            await app_sends.send(event)
-        except anyio.BrokenResourceError:
-            raise OSError("the client has gone") from None  # as ASGI has it
-
-    with to_app, app_receives, app_sends, from_app:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(build_app(gateway).__call__, scope, app_receives.receive, send)
-            to_app.send_nowait({"type": "websocket.connect"})
-            socket = AcpSocket(to_app.send_nowait, from_app.receive)
-            try:
-                accepted = await socket.event()
-                assert accepted["type"] == "websocket.accept"
-                socket.headers = dict(accepted["headers"])
-                if initialized:
-                    await socket.initialize(aware=aware)
-                yield socket
-            finally:
-                from_app.close()
-                with suppress(anyio.BrokenResourceError):
-                    to_app.send_nowait({"type": "websocket.disconnect", "code": 1000})
+    token = token_path(gateway.relay.settings.state_dir).read_text()
+    connected = asgi_websocket(
+        build_app(gateway).__call__, "/acp", token=token, query=urlencode(query).encode(), room=room
+    )
+    async with connected as (say, hear):
+        socket = AcpSocket(say, hear)
+        accepted = await socket.event()
+        assert accepted["type"] == "websocket.accept"
+        socket.headers = dict(accepted["headers"])
+        if initialized:
+            await socket.initialize(aware=aware)
+        yield socket
 
 
 @asynccontextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from relaykit_gateway import answers
 from relaykit_gateway.app import gateway_app
 from relaykit_gateway.messages import BUILT_IN, MessageTable
 from relaykit_gateway.token import token_path
+from support.asgi_websocket import asgi_websocket
 from support.gateways import SECONDS, gateway_settings, open_gateway_relay
 
 pytestmark = pytest.mark.anyio
@@ -67,42 +68,13 @@ async def open_socket(relay: Relay, *, room: float = inf) -> AsyncIterator[Socke
 
     :param room: how many messages it may send before somebody hears one.
     """
-    to_app, app_receives = anyio.create_memory_object_stream[MutableMapping[str, Any]](inf)
-    app_sends, from_app = anyio.create_memory_object_stream[MutableMapping[str, Any]](room)
     token = token_path(relay.settings.state_dir)
-    app = gateway_app(relay)
-    scope: dict[str, Any] = {
-        "type": "websocket",
-        "scheme": "ws",
-        "path": "/ws",
-        "query_string": b"",
-        "headers": [
-            (b"host", b"127.0.0.1:7433"),
-            (b"authorization", f"Bearer {token.read_text()}".encode()),
-        ],
-        "server": ("127.0.0.1", 7433),
-        "subprotocols": [],
-    }
-
-    async def send(event: MutableMapping[str, Any]) -> None:
-        try:
-            await app_sends.send(event)
-        except anyio.BrokenResourceError:
-            raise OSError("the client has gone") from None  # as ASGI has it
-
-    with to_app, app_receives, app_sends, from_app:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(app.__call__, scope, app_receives.receive, send)
-            to_app.send_nowait({"type": "websocket.connect"})
-            socket = Socket(to_app.send_nowait, from_app.receive)
-            assert (await socket.event())["type"] == "websocket.accept"
-            await socket.expect("connection:established")
-            try:
-                yield socket
-            finally:
-                from_app.close()
-                with suppress(anyio.BrokenResourceError):
-                    to_app.send_nowait({"type": "websocket.disconnect", "code": 1000})
+    app = gateway_app(relay)  # which makes the token
+    async with asgi_websocket(app.__call__, "/ws", token=token.read_text(), room=room) as (say, hear):
+        socket = Socket(say, hear)
+        assert (await socket.event())["type"] == "websocket.accept"
+        await socket.expect("connection:established")
+        yield socket
 
 
 async def create(socket: Socket) -> str:
