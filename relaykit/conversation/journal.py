@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from relaykit.conversation.frame import Frame
-from relaykit.session.model import Session
+from relaykit.session.model import Session, SessionFilter
 
 
 class Entry(NamedTuple):
@@ -46,7 +46,10 @@ class Journal(Protocol):
     """
 
     async def open(self, session: Session, /) -> JournalState:
-        """Begin the session's journal, or find it again as it was."""
+        """Begin the session's journal, or find it again as it was.
+
+        One that was closed is open again, and goes on behind its head under the same epoch.
+        """
         ...
 
     async def append(self, session_id: str, epoch: str, entries: Sequence[Entry], /) -> None:
@@ -66,8 +69,20 @@ class Journal(Protocol):
         """Keep the transcript, and the session as it ended. Nothing can be appended any more. Idempotent."""
         ...
 
-    async def ended(self, *, before: datetime, limit: int = 100) -> Sequence[Session]:
-        """Return closed sessions that were last active before a moment, oldest first."""
+    async def find(self, session_id: str, /) -> Session | None:
+        """Return a session as it ended, or None: nothing of it is kept, or its journal is open."""
+        ...
+
+    async def ended(
+        self, where: SessionFilter, /, *, before: datetime, skip: int = 0, limit: int = 100
+    ) -> Sequence[Session]:
+        """Return up to `limit` closed sessions that match and that ended before a moment, the latest first.
+
+        Which ended at the same moment stand in order of id. A session without `ended_at` ended when it was last
+        active.
+
+        :param skip: leave out so many of the first: the next page.
+        """
         ...
 
     async def trim(self, session_id: str, /, *, through: int) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import attrgetter
 
 from relaykit.conversation.journal import Entry, JournalState
 from relaykit.errors import JournalConflict
 from relaykit.ids import IdGenerator, SystemIds
-from relaykit.session.model import Session
+from relaykit.session.model import Session, SessionFilter
 
 
 @dataclass(slots=True)
@@ -36,6 +37,7 @@ class MemoryJournal:
         transcript = self._transcripts.get(session.id)
         if transcript is None:
             transcript = self._transcripts[session.id] = _Transcript(self._ids.new_id())
+        transcript.ended = None
         return JournalState(transcript.epoch, transcript.trimmed + 1, transcript.head)
 
     async def append(self, session_id: str, epoch: str, entries: Sequence[Entry], /) -> None:
@@ -74,13 +76,23 @@ class MemoryJournal:
         if transcript is not None:
             transcript.ended = session
 
-    async def ended(self, *, before: datetime, limit: int = 100) -> Sequence[Session]:
-        """Return sessions that were last active before a moment, oldest first."""
+    async def find(self, session_id: str, /) -> Session | None:
+        """Return a session as it ended, or None."""
+        transcript = self._transcripts.get(session_id)
+        return transcript.ended if transcript is not None else None
+
+    async def ended(
+        self, where: SessionFilter, /, *, before: datetime, skip: int = 0, limit: int = 100
+    ) -> Sequence[Session]:
+        """Return sessions that ended before a moment, the latest first."""
         closed = [
-            transcript.ended for transcript in self._transcripts.values() if transcript.ended is not None
+            ended
+            for transcript in self._transcripts.values()
+            if (ended := transcript.ended) is not None and where.matches(ended) and _end_of(ended) < before
         ]
-        closed.sort(key=lambda session: (session.activity.last_active, session.id))
-        return [session for session in closed if session.activity.last_active < before][:limit]
+        closed.sort(key=attrgetter("id"))
+        closed.sort(key=_end_of, reverse=True)
+        return closed[skip : skip + limit]
 
     async def trim(self, session_id: str, /, *, through: int) -> None:
         """Forget the entries up to and including `through`."""
@@ -93,3 +105,7 @@ class MemoryJournal:
     async def delete(self, session_id: str, /) -> None:
         """Forget the whole transcript."""
         self._transcripts.pop(session_id, None)
+
+
+def _end_of(session: Session) -> datetime:
+    return session.ended_at or session.activity.last_active

@@ -10,6 +10,7 @@ from relaykit.session.cleaner import (
     Outcome,
     Phase,
 )
+from relaykit.session.encoding import decode_session, encode_session
 from relaykit.session.hooks import NO_HOOKS, SessionHooks
 from relaykit.session.manager import Manager
 from relaykit.session.memory_store import MemoryStore
@@ -54,6 +55,8 @@ __all__ = [
     "Store",
     "Transition",
     "check_agent_id",
+    "decode_session",
+    "encode_session",
     "freeze",
     "next_state",
     "open_blocking_manager",

@@ -106,7 +106,7 @@ class Changes:
                     results = await self._cleanup.run(worker.session, worker.handle, failed=failed)
                     worker.report = CleanupReport(results=results)
                 # What follows may raise StoreError and be tried again: the cleaners do not run twice.
-                await self.transition(worker, Event.CLEAN, actor)
+                await self.transition(worker, Event.CLEAN, actor, ended_at=self._clock.now())
             await self._store.delete(worker.session.id)
             worker.ended = True
         return worker.report or CleanupReport(worker.session)

@@ -18,6 +18,8 @@ class MemoryStore:
     returned, not by what is stored.
     """
 
+    durable = False
+
     def __init__(self) -> None:
         self._sessions: dict[str, Session] = {}
         self._by_role: dict[_Role, str] = {}

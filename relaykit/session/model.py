@@ -59,6 +59,7 @@ class Session:
     :param agent: the configured program's name.
     :param node: the relay that runs it.
     :param version: 1 at creation, one more at each save, without holes.
+    :param ended_at: when it became CLEANED.
     :param resources: what was acquired for the session, by plugin, recorded before it was acquired.
         The values are JSON, frozen at construction (mappings read-only, lists as tuples); cleaners and
         recovery work from these alone.
@@ -77,6 +78,7 @@ class Session:
     worktree_dir: str | None = None
     cause: Cause | None = None
     reason: str | None = None
+    ended_at: datetime | None = None
     resources: Mapping[str, Json] = field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self) -> None:

@@ -17,6 +17,11 @@ class Store(Protocol):
     cannot be reached in time; `create` and `save` are then safe to repeat with the same session.
     """
 
+    @property
+    def durable(self) -> bool:
+        """What it holds is still there after this process has ended, however it ends."""
+        ...
+
     async def create(self, session: Session, /) -> None:
         """Add a session at version 1. Atomic on both its id and its role.
 

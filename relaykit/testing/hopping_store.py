@@ -21,6 +21,7 @@ class HoppingStore:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self.durable = store.durable
 
     async def create(self, session: Session, /) -> None:
         """See `Store.create`."""

@@ -18,6 +18,7 @@ They run on every event loop that anyio's plugin offers.
 from __future__ import annotations
 
 from collections.abc import MutableSequence, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -26,11 +27,12 @@ import pytest
 
 from relaykit.conversation import Entry, Frame, Journal, JournalState, Kind
 from relaykit.errors import JournalConflict
-from relaykit.session import Activity, Cause, Session, SessionState
+from relaykit.session import Activity, Cause, Session, SessionFilter, SessionState
 from relaykit.testing.interruption import Interruption
 from relaykit.testing.store_contract import make_session
 
 _SAID_AT = datetime(2030, 1, 1, 12, 30, 15, 123456, tzinfo=UTC)
+_ALL = SessionFilter()
 
 
 def make_entries(first: int, last: int, *, text: str = "said") -> list[Entry]:
@@ -41,8 +43,8 @@ def make_entries(first: int, last: int, *, text: str = "said") -> list[Entry]:
     ]
 
 
-def ended_session(session_id: str, *, minute: int = 0) -> Session:
-    """Return a session that is CLEANED, and was last active at that minute."""
+def ended_session(session_id: str, *, minute: int = 0, **changes: Any) -> Session:
+    """Return a session that is CLEANED, and ended at that minute."""
     return make_session(
         session_id,
         state=SessionState.CLEANED,
@@ -51,7 +53,9 @@ def ended_session(session_id: str, *, minute: int = 0) -> Session:
         cause=Cause.AGENT_EXITED,
         reason="it exited with 1",
         resources={"acp": {"pid": 7, "argv": ["a", "b"]}},
-        activity=Activity(_SAID_AT + timedelta(minutes=minute), 9),
+        activity=Activity(_SAID_AT - timedelta(minutes=minute), 9),
+        ended_at=_SAID_AT + timedelta(minutes=minute),
+        **changes,
     )
 
 
@@ -300,21 +304,78 @@ class JournalContract:
         await journal.close(ended_session("s1"))
         await _refused(journal, epoch, make_entries(4, 4), left=make_entries(1, 3))
         await journal.close(ended_session("s1"))
-        assert await journal.open(make_session()) == JournalState(epoch, 1, 3)
         await _refused(journal, epoch, make_entries(4, 4), left=make_entries(1, 3))
+        assert await journal.find("s1") == ended_session("s1")
 
-    async def test_what_ended_is_listed_oldest_first(self, journal: Journal) -> None:
+    async def test_what_was_closed_can_be_opened_again(self, journal: Journal) -> None:
+        epoch = await _opened(journal)
+        await journal.append("s1", epoch, make_entries(1, 3))
+        await journal.close(ended_session("s1"))
+        assert await journal.open(make_session()) == JournalState(epoch, 1, 3)
+        assert await journal.find("s1") is None
+        assert list(await journal.ended(_ALL, before=_SAID_AT + timedelta(days=1))) == []
+        await journal.append("s1", epoch, make_entries(4, 4))
+        await journal.close(ended_session("s1", minute=7))
+        assert await journal.find("s1") == ended_session("s1", minute=7)
+        assert await _read_all(journal) == make_entries(1, 4)
+
+    async def test_only_what_is_closed_is_found(self, journal: Journal) -> None:
+        await _opened(journal)
+        assert await journal.find("s1") is None
+        assert await journal.find("nobody") is None
+        await journal.close(ended_session("nobody"))
+        assert await journal.find("nobody") is None
+
+    async def test_what_ended_is_listed_latest_first(self, journal: Journal) -> None:
         minutes = {"s1": 3, "s2": 1, "s3": 2, "s4": 4}
         for session_id in (*minutes, "running"):
             await _opened(journal, session_id)
         for session_id, minute in minutes.items():
             await journal.close(ended_session(session_id, minute=minute))
         after_three = _SAID_AT + timedelta(minutes=3, seconds=1)
-        assert list(await journal.ended(before=after_three)) == [
-            ended_session(session_id, minute=minutes[session_id]) for session_id in ("s2", "s3", "s1")
+        assert list(await journal.ended(_ALL, before=after_three)) == [
+            ended_session(session_id, minute=minutes[session_id]) for session_id in ("s1", "s3", "s2")
         ]
-        assert [session.id for session in await journal.ended(before=after_three, limit=2)] == ["s2", "s3"]
-        assert list(await journal.ended(before=_SAID_AT)) == []
+        assert await _ended(journal, before=after_three, limit=2) == ["s1", "s3"]
+        assert await _ended(journal, before=after_three, skip=2, limit=2) == ["s2"]
+        assert await _ended(journal, before=_SAID_AT) == []
+        assert await _ended(journal, before=_SAID_AT + timedelta(minutes=3)) == ["s3", "s2"]
+
+    async def test_what_ended_at_once_is_listed_by_id(self, journal: Journal) -> None:
+        for session_id in ("s2", "s3", "s1"):
+            await _opened(journal, session_id)
+            await journal.close(ended_session(session_id))
+        assert await _ended(journal) == ["s1", "s2", "s3"]
+        assert await _ended(journal, skip=1, limit=1) == ["s2"]
+
+    async def test_a_session_that_does_not_say_when_it_ended_ended_when_it_was_last_active(
+        self, journal: Journal
+    ) -> None:
+        later = ended_session("s1", minute=1)
+        silent = replace(ended_session("s2"), ended_at=None, activity=Activity(_SAID_AT))
+        for session in (later, silent):
+            await _opened(journal, session.id)
+            await journal.close(session)
+        assert await _ended(journal, before=_SAID_AT + timedelta(seconds=1)) == ["s2"]
+        assert await _ended(journal) == ["s1", "s2"]
+
+    @pytest.mark.parametrize(
+        "where",
+        [
+            SessionFilter(agent_id="auth"),
+            SessionFilter(owner="ann"),
+            SessionFilter(project="site"),
+            SessionFilter(node="n2"),
+            SessionFilter(state=SessionState.CLEANED, owner="ann", project="site"),
+        ],
+    )
+    async def test_what_ended_is_listed_by_what_it_was(self, journal: Journal, where: SessionFilter) -> None:
+        wanted = ended_session("s2", agent_id="auth", owner="ann", project="site", node="n2")
+        for session in (ended_session("s1"), wanted, ended_session("s3")):
+            await _opened(journal, session.id)
+            await journal.close(session)
+        assert list(await journal.ended(where, before=_SAID_AT + timedelta(days=1))) == [wanted]
+        assert list(await journal.ended(SessionFilter(owner="bob"), before=_SAID_AT)) == []
 
     # ------------------------------------------------------------ delete
 
@@ -325,7 +386,8 @@ class JournalContract:
             await journal.close(ended_session(session_id))
         await journal.delete("s1")
         assert await _read_all(journal) == []
-        assert [session.id for session in await journal.ended(before=_SAID_AT + timedelta(days=1))] == ["s2"]
+        assert await _ended(journal) == ["s2"]
+        assert await journal.find("s1") is None
         assert await _read_all(journal, "s2") == make_entries(1, 3)
         state = await journal.open(make_session())
         assert (state.first, state.head) == (1, 0)
@@ -377,6 +439,12 @@ async def _opened(journal: Journal, session_id: str = "s1") -> str:
 
 async def _read_all(journal: Journal, session_id: str = "s1") -> list[Entry]:
     return list(await journal.read(session_id, after=0, limit=1000))
+
+
+async def _ended(
+    journal: Journal, *, before: datetime = _SAID_AT + timedelta(days=1), skip: int = 0, limit: int = 100
+) -> list[str]:
+    return [session.id for session in await journal.ended(_ALL, before=before, skip=skip, limit=limit)]
 
 
 async def _refused(journal: Journal, epoch: str, batch: Sequence[Entry], *, left: list[Entry]) -> None:

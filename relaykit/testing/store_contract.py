@@ -68,6 +68,7 @@ class StoreContract:
         session = make_session(
             resources={"acp": {"pid": 7, "argv": ["a", "b"], "env": {"k": None}, "ok": True, "load": 0.5}},
             worktree_dir="/work/ünïcode",
+            ended_at=_CREATED_AT + timedelta(microseconds=1),
         )
         await store.create(session)
         assert await store.get("s1") == session

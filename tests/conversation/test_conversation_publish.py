@@ -13,6 +13,7 @@ import pytest
 
 from relaykit.conversation import Conversation, Entry, Frame, Kind, MemoryJournal
 from relaykit.errors import CursorAhead, JournalConflict, JournalError
+from relaykit.session import SessionFilter
 from relaykit.testing import FakeClock, Interruption
 from relaykit.testing.store_contract import next_version
 from support.conversations import SESSION, Reader, frames, open_conversation
@@ -226,7 +227,7 @@ async def test_after_the_end_nothing_is_said() -> None:
     with pytest.raises(JournalConflict):
         await conversation.publish(frames(2, 2))
     assert [entry.frame for entry in await held(journal)] == frames(1, 1)
-    assert list(await journal.ended(before=FakeClock().now() + timedelta(days=1))) == [ended]
+    assert list(await journal.ended(SessionFilter(), before=FakeClock().now() + timedelta(days=1))) == [ended]
 
 
 async def test_the_end_waits_for_what_is_being_said() -> None:

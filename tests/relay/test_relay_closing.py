@@ -72,7 +72,7 @@ class World:
         """Check that everything ended in order, and that nothing is left."""
         assert await self.store.count(SessionFilter()) == 0
         assert len(self.sessions) == SESSIONS
-        finished = {session.id: session for session in await self.journal.ended(before=FAR)}
+        finished = {session.id: session for session in await self.journal.ended(SessionFilter(), before=FAR)}
         for session in self.sessions:
             assert processes_of(session.id) == []
             assert finished[session.id].state is SessionState.CLEANED
@@ -256,7 +256,7 @@ async def _end_all(relay: Relay) -> None:
 
 async def _check_all_ended(world: World) -> None:
     assert await world.store.count(SessionFilter()) == 0
-    finished = await world.journal.ended(before=FAR)
+    finished = await world.journal.ended(SessionFilter(), before=FAR)
     assert finished
     for session in finished:
         assert session.state is SessionState.CLEANED

@@ -11,7 +11,7 @@ import anyio
 
 from relaykit.conversation import Entry, Journal, JournalState
 from relaykit.errors import JournalError
-from relaykit.session import Session
+from relaykit.session import Session, SessionFilter
 
 Act = Callable[[], Awaitable[None]]
 
@@ -113,8 +113,13 @@ class StagedJournal:
         await self._journal.close(session)
         await self._play(self._after["close"])
 
-    async def ended(self, *, before: datetime, limit: int = 100) -> Sequence[Session]:
-        return await self._journal.ended(before=before, limit=limit)
+    async def find(self, session_id: str, /) -> Session | None:
+        return await self._journal.find(session_id)
+
+    async def ended(
+        self, where: SessionFilter, /, *, before: datetime, skip: int = 0, limit: int = 100
+    ) -> Sequence[Session]:
+        return await self._journal.ended(where, before=before, skip=skip, limit=limit)
 
     async def trim(self, session_id: str, /, *, through: int) -> None:
         await self._journal.trim(session_id, through=through)

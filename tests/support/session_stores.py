@@ -20,6 +20,7 @@ class StagedStore:
 
     def __init__(self, store: Store, *, always: Act | None = None) -> None:
         self._store = store
+        self.durable = store.durable
         self._always = always
         self._before: defaultdict[str, deque[Act]] = defaultdict(deque)
         self._after: defaultdict[str, deque[Act]] = defaultdict(deque)
