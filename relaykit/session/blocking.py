@@ -8,7 +8,7 @@ from functools import partial
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from relaykit.session.cleaner import CleanupReport
+from relaykit.session.cleaner import CleanerResult, CleanupReport
 from relaykit.session.manager import Manager
 from relaykit.session.model import Cause, Closable, Json, Session, SessionFilter
 
@@ -53,6 +53,26 @@ class BlockingManager:
         return self._portal.call(
             partial(self._manager.attach_agent, session_id, worktree_dir, agent, actor=actor)
         )
+
+    def revive(self, ended: Session, connection: Closable, *, actor: str = "relay") -> Session:
+        """See `Manager.revive`."""
+        return self._portal.call(partial(self._manager.revive, ended, connection, actor=actor))
+
+    def adopt(self, session_id: str, connection: Closable) -> Session:
+        """See `Manager.adopt`."""
+        return self._portal.call(self._manager.adopt, session_id, connection)
+
+    def detach_agent(self, session_id: str) -> Sequence[CleanerResult]:
+        """See `Manager.detach_agent`."""
+        return self._portal.call(self._manager.detach_agent, session_id)
+
+    def reattach_agent(self, session_id: str, agent: Closable) -> Session:
+        """See `Manager.reattach_agent`."""
+        return self._portal.call(self._manager.reattach_agent, session_id, agent)
+
+    def release(self, session_id: str) -> None:
+        """See `Manager.release`."""
+        self._portal.call(self._manager.release, session_id)
 
     def record(self, session_id: str, plugin: str, facts: Json) -> Session:
         """See `Manager.record`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
@@ -15,13 +16,14 @@ from relaykit.errors import (
     DuplicateRole,
     DuplicateSession,
     SessionError,
+    SessionNotActive,
     SessionNotFound,
     StaleVersion,
     StoreError,
     TransitionError,
 )
 from relaykit.meter import SESSION_TRANSITIONS, Meter
-from relaykit.session.cleaner import CleanerResult, CleanupReport
+from relaykit.session.cleaner import CleanerResult, CleanupReport, Outcome, Phase
 from relaykit.session.cleanup import Cleanup
 from relaykit.session.hooks import SessionHooks
 from relaykit.session.model import Cause, Closable, Json, Session, SessionState
@@ -32,17 +34,28 @@ from relaykit.session.worker import Worker
 logger = logging.getLogger(__name__)
 
 
+BeforeDelete = Callable[[CleanupReport], Awaitable[None]]
+"""What is still to be done about a session that is CLEANED, while the store holds it."""
+
+
 class Changes:
     """Makes one change of one session. Each method runs in that session's worker, never concurrently."""
 
     def __init__(
-        self, store: Store, clock: Clock, cleanup: Cleanup, hooks: SessionHooks, meter: Meter
+        self,
+        store: Store,
+        clock: Clock,
+        cleanup: Cleanup,
+        hooks: SessionHooks,
+        meter: Meter,
+        before_delete: BeforeDelete,
     ) -> None:
         self._store = store
         self._clock = clock
         self._cleanup = cleanup
         self._hooks = hooks
         self._meter = meter
+        self._before_delete = before_delete
 
     async def create(self, worker: Worker, actor: str) -> Session:
         """Bring the worker's new session into the store; if it is refused, the worker has ended."""
@@ -73,6 +86,40 @@ class Changes:
             raise
         worker.handle.agent = agent
         return session
+
+    async def detach(self, worker: Worker) -> Sequence[CleanerResult]:
+        """Stop the agent of an ACTIVE session, or what is left of it, and go on without."""
+        _require_active(worker)
+        failed = partial(self._cleanup_failed, worker)
+        results = await self._cleanup.run(worker.session, worker.handle, failed=failed, phases=(Phase.AGENT,))
+        if worker.handle is not None and not any(result.outcome is Outcome.FAILED for result in results):
+            worker.handle.agent = None
+        return results
+
+    async def reattach(self, worker: Worker, agent: Closable) -> Session:
+        """Give an ACTIVE session that has none an agent; whatever fails, the agent is closed."""
+        try:
+            _require_active(worker)
+            if worker.handle is None or worker.handle.agent is not None:
+                why = "has an agent" if worker.handle else "has no connection here"
+                raise SessionError(f"session {worker.session.id!r} {why}")
+        except BaseException:
+            await self.close(agent)
+            raise
+        worker.handle.agent = agent
+        return worker.latest()
+
+    async def release(self, worker: Worker) -> None:
+        """Let go of an ACTIVE session without an agent, with its activity written."""
+        if worker.ended:
+            return
+        _require_active(worker)
+        if worker.handle is not None and worker.handle.agent is not None:
+            raise SessionError(f"session {worker.session.id!r} still has an agent: detach it first")
+        try:
+            await self._store.touch({worker.session.id: worker.activity})
+        finally:  # a store that fails does not keep us from letting go
+            worker.ended = True
 
     async def record(self, worker: Worker, plugin: str, facts: Json) -> Session:
         """Save what identifies a plugin's resource, as a version without a transition."""
@@ -107,6 +154,7 @@ class Changes:
                     worker.report = CleanupReport(results=results)
                 # What follows may raise StoreError and be tried again: the cleaners do not run twice.
                 await self.transition(worker, Event.CLEAN, actor, ended_at=self._clock.now())
+            await self._before_delete(worker.report or CleanupReport(worker.session))
             await self._store.delete(worker.session.id)
             worker.ended = True
         return worker.report or CleanupReport(worker.session)
@@ -207,3 +255,14 @@ class Changes:
 
     def _count(self, event: str, outcome: str) -> None:
         self._meter.count(SESSION_TRANSITIONS, event=event, outcome=outcome)
+
+
+def _require_active(worker: Worker) -> None:
+    if worker.ended:
+        raise SessionNotFound(worker.session.id)
+    if worker.session.state is not SessionState.ACTIVE:
+        raise SessionNotActive(worker.session.id, worker.session.state)
+
+
+async def delete_at_once(_report: CleanupReport) -> None:
+    """There is nothing else to be done."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import anyio
 
@@ -25,9 +25,14 @@ class Cleanup:
         self.timeout = timeout
 
     async def run(
-        self, session: Session, handle: Handle | None, *, failed: Callable[[CleanerResult], None]
+        self,
+        session: Session,
+        handle: Handle | None,
+        *,
+        failed: Callable[[CleanerResult], None],
+        phases: Collection[Phase] = tuple(Phase),
     ) -> Sequence[CleanerResult]:
-        """Run every cleaner once and return what each did.
+        """Run every cleaner of these phases once and return what each did.
 
         If one of phase AGENT fails, something may still work in the workspace: those of WORKSPACE are skipped.
 
@@ -36,6 +41,8 @@ class Cleanup:
         results: list[CleanerResult] = []
         agent_failed = False
         for cleaner in self._cleaners:
+            if cleaner.phase not in phases:
+                continue
             if agent_failed and cleaner.phase is Phase.WORKSPACE:
                 detail = "the agent could not be stopped, so its workspace stays"
                 results.append(CleanerResult(cleaner.name, Outcome.SKIPPED, detail))

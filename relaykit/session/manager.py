@@ -15,14 +15,13 @@ from types import TracebackType
 from typing import Self
 
 import anyio
-from anyio.abc import TaskGroup
 
 from relaykit.clock import Clock
-from relaykit.errors import DuplicateSession, ManagerClosed, SessionNotFound, StaleVersion
+from relaykit.errors import ManagerClosed, SessionError, SessionNotFound, StaleVersion
 from relaykit.ids import IdGenerator
 from relaykit.meter import NO_METER, Meter
-from relaykit.session.changes import Changes
-from relaykit.session.cleaner import Cleaner, CleanupReport
+from relaykit.session.changes import BeforeDelete, Changes, delete_at_once
+from relaykit.session.cleaner import Cleaner, CleanerResult, CleanupReport
 from relaykit.session.cleanup import Cleanup
 from relaykit.session.hooks import SessionHooks
 from relaykit.session.model import (
@@ -33,12 +32,14 @@ from relaykit.session.model import (
     Json,
     Session,
     SessionFilter,
+    SessionState,
     check_agent_id,
     freeze,
 )
 from relaykit.session.state_machine import Event
 from relaykit.session.store import Store
-from relaykit.session.worker import Job, Worker
+from relaykit.session.worker import Worker
+from relaykit.session.workers import Workers
 from relaykit.tasks import OwnedTasks
 
 logger = logging.getLogger(__name__)
@@ -69,6 +70,8 @@ class Manager:
     :param cleaners: run in this order within their phase.
     :param node: this relay's name, written into its sessions.
     :param cleaner_timeout: seconds that each cleaner may take.
+    :param before_delete: awaited for each session once it is CLEANED, while the store still holds it. What it
+        raises `complete_cleanup` raises, and the session stays in the store.
     """
 
     def __init__(
@@ -82,23 +85,21 @@ class Manager:
         meter: Meter = NO_METER,
         node: str = "local",
         cleaner_timeout: float = 30.0,
+        before_delete: BeforeDelete = delete_at_once,
     ) -> None:
         self._store = store
         self._ids = ids
         self._clock = clock
-        self._changes = Changes(store, clock, Cleanup(cleaners, timeout=cleaner_timeout), hooks, meter)
+        cleanup = Cleanup(cleaners, timeout=cleaner_timeout)
+        self._changes = Changes(store, clock, cleanup, hooks, meter, before_delete)
         self._node = node
-        self._live: dict[str, Worker] = {}
-        self._finding: dict[str, anyio.Event] = {}
+        self._workers = Workers(store)
         self._touched: dict[str, Activity] = {}
         self._owned = OwnedTasks()
-        self._tasks: TaskGroup | None = None
-        self._closing = False
 
     async def __aenter__(self) -> Self:
-        if self._tasks is not None or self._closing:
-            raise ManagerClosed
-        self._tasks = await self._owned.__aenter__()
+        self._workers.check_unused()
+        self._workers.open(await self._owned.__aenter__())
         return self
 
     async def __aexit__(
@@ -106,10 +107,10 @@ class Manager:
     ) -> None:
         # The ending runs in the task group, which waits for it however often its host is cancelled.
         failures: list[Exception] = []
-        self._closing = True
-        self._require_open().start_soon(self._end_all, failures)
+        self._workers.closing = True
+        self._workers.tasks.start_soon(self._end_all, failures)
         await self._owned.__aexit__(kind, error, trace)
-        self._tasks = None
+        self._workers.close()
         if failures and error is None:
             raise ExceptionGroup("sessions could not be ended while the Manager closed", failures)
 
@@ -135,9 +136,6 @@ class Manager:
         :raises DuplicateSession: the id generator repeated itself.
         :raises ManagerClosed: the Manager is closing or not open.
         """
-        tasks = self._require_open()
-        if self._closing:
-            raise ManagerClosed
         now = self._clock.now()
         session = Session(
             id=self._ids.new_id(),
@@ -149,10 +147,31 @@ class Manager:
             created_at=now,
             activity=Activity(now),
         )
-        if session.id in self._live:
-            raise DuplicateSession(session.id)
-        handle = Handle(connection, anyio.CancelScope())
-        worker = self._start(Worker(session, handle, tasks, committed=False), tasks)
+        return await self._begin(session, connection, actor)
+
+    async def revive(self, ended: Session, connection: Closable, *, actor: str = "relay") -> Session:
+        """Create a session anew that has ended: under its id, in its role, knowing what it had recorded.
+
+        :param ended: as it ended. The store does not hold it any more.
+        :param connection: as in `create`.
+        :raises DuplicateRole: a live session plays the role meanwhile.
+        :raises DuplicateSession: it has been revived already.
+        :raises ManagerClosed: the Manager is closing or not open.
+        """
+        session = ended.evolve(
+            state=SessionState.CREATED,
+            version=1,
+            node=self._node,
+            cause=None,
+            reason=None,
+            ended_at=None,
+            activity=Activity(self._clock.now(), ended.activity.message_count),
+        )
+        return await self._begin(session, connection, actor)
+
+    async def _begin(self, session: Session, connection: Closable, actor: str) -> Session:
+        worker = self._workers.begin(session)
+        worker.handle = Handle(connection, anyio.CancelScope())
         return await worker.submit(partial(self._changes.create, worker, actor)).outcome()
 
     async def begin_spawn(self, session_id: str, *, actor: str = "relay") -> Session:
@@ -162,7 +181,7 @@ class Manager:
         :raises TransitionError: it is not CREATED.
         :raises ManagerClosed: the Manager is closing.
         """
-        worker = await self._require(session_id)
+        worker = await self._workers.require(session_id)
         return await worker.submit(partial(self._changes.transition, worker, Event.SPAWN, actor)).outcome()
 
     async def attach_agent(
@@ -178,12 +197,70 @@ class Manager:
         :raises ManagerClosed: the Manager is closing.
         """
         try:
-            worker = await self._require(session_id)
+            worker = await self._workers.require(session_id)
             job = worker.submit(partial(self._changes.attach, worker, worktree_dir, agent, actor))
         except BaseException:
             await self._turn_away(agent)
             raise
         return await job.outcome()
+
+    # ------------------------------------------------------------ asleep, and in other hands
+
+    async def adopt(self, session_id: str, connection: Closable) -> Session:
+        """Take over a session that the store holds and nobody runs: give it a handle here.
+
+        :param connection: as in `create`.
+        :raises SessionNotFound: there is no such session.
+        :raises SessionError: it has a handle here already.
+        :raises ManagerClosed: the Manager is closing.
+        """
+        worker = await self._workers.require(session_id)
+        if worker.handle is not None:
+            raise SessionError(f"session {session_id!r} is run here already")
+        worker.handle = Handle(connection, anyio.CancelScope())
+        return worker.latest()
+
+    async def detach_agent(self, session_id: str) -> Sequence[CleanerResult]:
+        """Stop the agent of an ACTIVE session, which sleeps from then on: no transition, all else is kept.
+
+        The cleaners of phase AGENT run, as they would at the end: also where the agent is one that another
+        process has left behind. If one of them failed something may still run, and no agent may be attached.
+
+        :raises SessionNotFound: there is no such session.
+        :raises SessionNotActive: it is not ACTIVE.
+        """
+        worker = await self._workers.require(session_id, closing=True)
+        return await worker.submit(partial(self._changes.detach, worker)).outcome()
+
+    async def reattach_agent(self, session_id: str, agent: Closable) -> Session:
+        """Give an ACTIVE session that sleeps an agent again: no transition.
+
+        From the call on, the agent is the Manager's, as in `attach_agent`.
+
+        :raises SessionNotFound: there is no such session.
+        :raises SessionNotActive: it is not ACTIVE.
+        :raises SessionError: it has an agent, or no connection here.
+        :raises ManagerClosed: the Manager is closing.
+        """
+        try:
+            worker = await self._workers.require(session_id)
+            job = worker.submit(partial(self._changes.reattach, worker, agent))
+        except BaseException:
+            await self._turn_away(agent)
+            raise
+        return await job.outcome()
+
+    async def release(self, session_id: str) -> None:
+        """Let go of an ACTIVE session that sleeps. It stays in the store, for who adopts it. Unknown: nothing happens.
+
+        :raises SessionNotActive: it is not ACTIVE.
+        :raises SessionError: it still has an agent.
+        """
+        worker = self._workers.get(session_id)
+        if worker is not None:
+            await worker.submit(partial(self._changes.release, worker)).outcome()
+
+    # ------------------------------------------------------------ what is recorded, and the end
 
     async def record(self, session_id: str, plugin: str, facts: Json) -> Session:
         """Save ``session.resources[plugin] = facts``: what identifies a resource, before it is acquired.
@@ -192,7 +269,7 @@ class Manager:
         :raises SessionNotFound: there is no such session.
         """
         facts = freeze(facts)
-        worker = await self._require(session_id, closing=True)
+        worker = await self._workers.require(session_id, closing=True)
         return await worker.submit(partial(self._changes.record, worker, plugin, facts)).outcome()
 
     async def mark_terminating(
@@ -204,7 +281,7 @@ class Manager:
 
         :raises TransitionError: the store still holds the session, but CLEANED.
         """
-        worker = await self._find(session_id)
+        worker = await self._workers.find(session_id)
         if worker is not None:
             await worker.submit(partial(self._changes.terminate, worker, reason, cause, actor)).outcome()
 
@@ -213,10 +290,9 @@ class Manager:
 
         The cleaners run exactly once, whoever calls and however often; every caller gets the same report.
         A session that is unknown has been cleaned already: its report is empty.
-
         :raises TransitionError: the session is not TERMINATING; no cleaner has run.
         """
-        worker = await self._find(session_id)
+        worker = await self._workers.find(session_id)
         if worker is None:
             return CleanupReport()
         return await worker.submit(partial(self._changes.clean, worker, actor)).outcome()
@@ -233,7 +309,7 @@ class Manager:
 
         :raises SessionNotFound: there is no such session.
         """
-        worker = self._live.get(session_id) or await self._require(session_id, closing=True)
+        worker = self._workers.get(session_id) or await self._workers.require(session_id, closing=True)
         worker.activity = Activity(self._clock.now(), worker.activity.message_count + by)
         self._touched[session_id] = worker.activity
 
@@ -242,7 +318,8 @@ class Manager:
 
         If the store fails, the batch is kept for the next flush and the error is raised.
         """
-        batch, self._touched = self._touched, {}
+        touched, self._touched = self._touched, {}
+        batch = {key: value for key, value in touched.items() if self._workers.get(key) is not None}
         if not batch:
             return
         try:
@@ -255,7 +332,7 @@ class Manager:
 
     async def get(self, session_id: str) -> Session | None:
         """Return the session, or None if there is none (any more)."""
-        worker = self._live.get(session_id)
+        worker = self._workers.get(session_id)
         if worker is not None and worker.committed:
             return worker.latest()
         return await self._store.get(session_id)
@@ -280,74 +357,29 @@ class Manager:
 
     def handle(self, session_id: str) -> Handle | None:
         """Return the live half of a session that this Manager runs, or None."""
-        worker = self._live.get(session_id)
+        worker = self._workers.get(session_id)
         return worker.handle if worker else None
 
     def _with_live_activity(self, session: Session) -> Session:
-        worker = self._live.get(session.id)
+        worker = self._workers.get(session.id)
         return session if worker is None else session.with_activity(worker.activity)
 
-    # ------------------------------------------------------------ workers and their callers
-
-    async def _find(self, session_id: str) -> Worker | None:
-        """Return the session's worker, starting one for a session that only the store knows."""
-        tasks = self._require_open()
-        while session_id not in self._live and (finding := self._finding.get(session_id)) is not None:
-            await finding.wait()  # two readers could start two workers, the slower from what is long past
-        if session_id in self._live:
-            return self._live[session_id]
-        finding = self._finding[session_id] = anyio.Event()
-        try:
-            session = await self._store.get(session_id)
-            if session is None or session_id in self._live:  # it was created while we read
-                return self._live.get(session_id)
-            if self._closing:
-                raise ManagerClosed
-            return self._start(Worker(session, None, tasks, committed=True), tasks)
-        finally:
-            del self._finding[session_id]
-            finding.set()
-
-    async def _require(self, session_id: str, *, closing: bool = False) -> Worker:
-        if self._closing and not closing:
-            raise ManagerClosed
-        worker = await self._find(session_id)
-        if worker is None:
-            raise SessionNotFound(session_id)
-        return worker
+    # ------------------------------------------------------------ its own end
 
     async def _turn_away(self, agent: Closable) -> None:
         """Close an agent that cannot be attached, to the end, however the caller is cancelled."""
-        if self._tasks is None:
+        if not self._workers.is_open:
             await self._changes.close(agent)
             return
-        closing = Job(partial(self._changes.close, agent))
-        self._tasks.start_soon(closing.run_alone)
         with anyio.CancelScope(shield=True):
-            await closing.outcome()
-
-    def _require_open(self) -> TaskGroup:
-        if self._tasks is None:
-            raise ManagerClosed
-        return self._tasks
-
-    def _start(self, worker: Worker, tasks: TaskGroup) -> Worker:
-        self._live[worker.session.id] = worker
-        tasks.start_soon(worker.run, partial(self._forget, worker))
-        return worker
-
-    def _forget(self, worker: Worker) -> None:
-        session_id = worker.session.id
-        if self._live.get(session_id) is worker:
-            del self._live[session_id]
-            self._touched.pop(session_id, None)
+            await self._workers.run_alone(partial(self._changes.close, agent)).outcome()
 
     async def _end_all(self, failures: MutableSequence[Exception]) -> None:
         with anyio.CancelScope(shield=True):
             async with anyio.create_task_group() as ending:
-                for worker in list(self._live.values()):
+                for worker in self._workers:
                     ending.start_soon(self._end, worker, failures)
-            for worker in list(self._live.values()):
+            for worker in self._workers:
                 worker.stop()
 
     async def _end(self, worker: Worker, failures: MutableSequence[Exception]) -> None:

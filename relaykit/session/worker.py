@@ -74,7 +74,6 @@ class Job(Generic[T]):
 class Worker:
     """A live session: its facts, its handle, and the task that makes its changes.
 
-    :param handle: None for a session that another process created.
     :param tasks: where hooks are told; it outlives the worker.
     :param committed: the store holds the session already.
     """
@@ -93,12 +92,12 @@ class Worker:
         "session",
     )
 
-    def __init__(self, session: Session, handle: Handle | None, tasks: TaskGroup, *, committed: bool) -> None:
+    def __init__(self, session: Session, tasks: TaskGroup, *, committed: bool) -> None:
         self.session = session
         self.activity = session.activity  # ahead of the session's: messages are counted here
-        self.handle = handle
+        self.handle: Handle | None = None  # it stays so for a session that is not run here
         self.committed = committed
-        self.ended = False  # it left the store, or never came into it
+        self.ended = False  # it left the store, never came into it, or was let go
         self.report: CleanupReport | None = None
         self._news = News(tasks, _enter_hooks)
         self._latest_news: anyio.Event | None = None
