@@ -50,13 +50,6 @@ class Agent(Protocol):
         """
         ...
 
-    def decline(self, request: Frame, /, *, cancelled: bool) -> Frame:
-        """Return the DECISION that says no to this REQUEST, in the agent's own terms.
-
-        :param cancelled: the turn was cancelled; else somebody, or a policy, refuses.
-        """
-        ...
-
     def farewell(self) -> str:
         """Return for people how the agent ended: exit code or signal, and its last words on stderr."""
         ...

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from relaykit.agent.agent import Agent
+from relaykit.conversation.frame import Frame
 from relaykit.session.model import Json, Session
 
 Record = Callable[[Json], Awaitable[None]]
@@ -46,13 +47,28 @@ class AgentLauncher(Protocol):
         """
         ...
 
-    async def launch(self, spec: AgentSpec, session: Session, cwd: Path, record: Record, /) -> Agent:
+    async def launch(
+        self, spec: AgentSpec, session: Session, cwd: Path, record: Record, /, *, resume: bool = False
+    ) -> Agent:
         """Start the agent in `cwd` and bring it to where it takes a prompt.
 
-        `record` is awaited with a marker before the process is started, and with its pid, process group and
-        start time as soon as they are known.
+        `record` is awaited with a marker before the process is started, with its pid, process group and start
+        time as soon as they are known, and with what `can_resume` goes by.
 
+        :param session: as it is now.
+        :param resume: it is to go on where the session's last agent was. What it says of the past is left out.
         :raises SpawnError: in one of its kinds: each says what to do.
+        """
+        ...
+
+    def can_resume(self, session: Session, /) -> bool:
+        """Tell from ``session.resources`` whether an agent could go on where the session's last one was."""
+        ...
+
+    def decline(self, request: Frame, /, *, cancelled: bool) -> Frame:
+        """Return the DECISION that says no to an agent's REQUEST, in the agent's own terms.
+
+        :param cancelled: the turn was cancelled, or is over; else somebody, or a policy, refuses.
         """
         ...
 

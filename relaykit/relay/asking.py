@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 
-from relaykit.agent.agent import Agent
+from relaykit.agent.launcher import AgentLauncher
 from relaykit.clock import Clock
 from relaykit.conversation.conversation import Conversation
 from relaykit.conversation.frame import Frame
 from relaykit.conversation.permissions import Question, Questions
 from relaykit.errors import Refused
 from relaykit.hooks.dispatch import Dispatcher
-from relaykit.hooks.events import PermissionRequest, QuestionAnswered, QuestionAsked
+from relaykit.hooks.events import PermissionRequest
+from relaykit.relay.telling import Telling
 from relaykit.session.model import Session
-from relaykit.session.news import News
 
 _REMEMBERED = 64
 """Of how many questions it is known who closed them."""
@@ -23,9 +22,9 @@ _REMEMBERED = 64
 class Asking:
     """Opens questions, and closes each once: with what somebody answers, or with the agent's own way of no.
 
+    :param launcher: of the session's agent; it knows how to say no to it.
     :param session: returns the session as it is now.
     :param send: gives a frame to the agent.
-    :param news: tells the plugins, outside the relaying.
     """
 
     def __init__(
@@ -33,19 +32,21 @@ class Asking:
         conversation: Conversation,
         questions: Questions,
         *,
+        launcher: AgentLauncher,
         session: Callable[[], Awaitable[Session]],
         send: Callable[[Frame], None],
         dispatcher: Dispatcher,
         clock: Clock,
-        news: News,
+        telling: Telling,
     ) -> None:
         self._conversation = conversation
         self._questions = questions
+        self._launcher = launcher
         self._session = session
         self._send = send
         self._dispatcher = dispatcher
         self._clock = clock
-        self._news = news
+        self._telling = telling
         self._closers: dict[str, str] = {}
 
     def closed_by(self, ref: str) -> str:
@@ -55,7 +56,7 @@ class Asking:
         """
         return self._closers.get(ref, "")
 
-    async def judge(self, request: Frame, agent: Agent, *, is_over: Callable[[], bool]) -> None:
+    async def judge(self, request: Frame, *, is_over: Callable[[], bool]) -> None:
         """Ask the policies first; only what they let pass is put to people.
 
         :param is_over: tells whether the turn that the question belongs to has been cancelled.
@@ -68,28 +69,29 @@ class Asking:
         except Refused as refusal:
             [entry] = await self._conversation.publish([request])
             question.seq = entry.seq
-            decision = agent.decline(request, cancelled=False)
+            decision = self._launcher.decline(request, cancelled=False)
             await self.decide(question, decision, by=refusal.plugin, outcome="refused")
             return
         question = self._questions.ask(request, at=question.asked)
         [entry] = await self._conversation.publish([request])
         question.seq = entry.seq
-        await self.asked(request, agent, is_over=is_over())
+        await self.asked(request, is_over=is_over())
 
-    async def asked(self, request: Frame, agent: Agent, *, is_over: bool) -> None:
+    async def asked(self, request: Frame, *, is_over: bool) -> None:
         """Tell of a question that was put to people; if its turn is over already, it is closed at once."""
-        if self._dispatcher.listens_to("relaykit_on_question_asked"):
-            asked = QuestionAsked(session=await self._session(), request=request, at=self._clock.now())
-            self._news.tell(partial(self._dispatcher.question_asked, asked))
+        await self._telling.question_asked(request)
         if is_over:  # the agent asked before it heard of the cancel
-            await self.drop(request.ref, agent, by="relay")
+            await self.drop(request.ref, by="relay")
 
-    async def drop(self, ref: str, agent: Agent, *, by: str) -> None:
+    async def drop(self, ref: str, *, by: str) -> None:
         """Close a question as cancelled, if it is open."""
         question = self._questions.discard(ref)
         if question is not None:
-            decision = agent.decline(question.request, cancelled=True)
-            await self.decide(question, decision, by=by, outcome="cancelled")
+            await self.decide(question, self.cancelled(question), by=by, outcome="cancelled")
+
+    def cancelled(self, question: Question) -> Frame:
+        """Return the DECISION that a question's turn was cancelled, or is over."""
+        return self._launcher.decline(question.request, cancelled=True)
 
     async def decide(self, question: Question, decision: Frame, *, by: str, outcome: str) -> None:
         """Answer a question that was taken out; if that cannot be recorded it is open again."""
@@ -100,7 +102,7 @@ class Asking:
             self._questions.put_back(question)
             raise
         self._send(decision)
-        await self.tell_answered(question, decision, by=by, outcome=outcome)
+        await self._telling.question_answered(question, decision, by=by, outcome=outcome)
 
     def closing(self, questions: Sequence[Question], *, by: str) -> None:
         """Remember who closes these questions."""
@@ -108,17 +110,3 @@ class Asking:
             self._closers[question.request.ref] = by
         while len(self._closers) > _REMEMBERED:
             del self._closers[next(iter(self._closers))]
-
-    async def tell_answered(self, question: Question, decision: Frame, *, by: str, outcome: str) -> None:
-        """Tell the plugins that a question was answered."""
-        if self._dispatcher.listens_to("relaykit_on_question_answered"):
-            answered = QuestionAnswered(
-                session=await self._session(),
-                request=question.request,
-                decision=decision,
-                by=by,
-                outcome=outcome,
-                seconds=self._clock.monotonic() - question.asked,
-                at=self._clock.now(),
-            )
-            self._news.tell(partial(self._dispatcher.question_answered, answered))

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 import anyio
 from anyio.abc import TaskGroup
 
 from relaykit.agent.agent import Agent
-from relaykit.agent.launcher import AgentSpec
+from relaykit.agent.launcher import AgentLauncher, AgentSpec
 from relaykit.clock import Clock
 from relaykit.conversation.conversation import Conversation
 from relaykit.conversation.frame import Frame, Kind
 from relaykit.conversation.journal import Entry
 from relaykit.conversation.permissions import Question, Questions
-from relaykit.errors import SessionNotActive, SessionNotFound, SpawnError, TurnQueueFull
+from relaykit.errors import SessionNotActive, SpawnError
 from relaykit.hooks.dispatch import Dispatcher
-from relaykit.hooks.events import ModeRequest, PromptRequest, TurnEnded, TurnStarted
 from relaykit.meter import MESSAGES, Meter
+from relaykit.relay.admission import Admission
 from relaykit.relay.asking import Asking
+from relaykit.relay.notices import ASLEEP, WAKE_FAILED, notice
 from relaykit.relay.outbox import Outbox
-from relaykit.relay.turns import Prompt, Turn, Turns
+from relaykit.relay.past import look_back
+from relaykit.relay.rest import Presence, Rest
+from relaykit.relay.telling import Telling
+from relaykit.relay.turn_queue import ToItsEnd, TurnQueue, error
+from relaykit.relay.turns import Prompt, Turn
 from relaykit.session.manager import Manager
 from relaykit.session.model import Json, Session, SessionState
 from relaykit.session.news import News
@@ -31,17 +35,21 @@ from relaykit.tasks import OwnedTasks
 
 logger = logging.getLogger(__name__)
 
-_MODE_CALLS = frozenset({"session/set_mode", "session/set_model", "session/set_config_option"})
-"""The CALLs that can switch an agent to where it asks nobody any more: policies hear of them first."""
+_INVALID_PARAMS = -32602
+_STRAGGLERS = 1.0
+"""Seconds for what an agent that was stopped has still said."""
 
 
 class LiveSession:
     """Relays between one agent and any number of clients.
 
     One turn runs at a time; prompts that come meanwhile wait in order. What the agent does not take at once
-    goes out of a task of its own, so that an agent that does not read holds up no client.
+    goes out of a task of its own, so that an agent that does not read holds up no client. While the agent
+    sleeps, prompts wait for it, and have it started.
 
+    :param launcher: of the session's agent.
     :param news: tells the plugins of turns and questions, outside the relaying.
+    :param to_its_end: see `TurnQueue`.
     :param max_queued_prompts: how many prompts may wait.
     """
 
@@ -51,11 +59,13 @@ class LiveSession:
         spec: AgentSpec,
         conversation: Conversation,
         *,
+        launcher: AgentLauncher,
         manager: Manager,
         dispatcher: Dispatcher,
         meter: Meter,
         clock: Clock,
         news: News,
+        to_its_end: ToItsEnd,
         max_queued_prompts: int,
     ) -> None:
         self.id = session.id
@@ -64,24 +74,46 @@ class LiveSession:
         self.questions = Questions(session.id)
         self.spawn_error: SpawnError | None = None
         self.clients = 0
+        self.last_used = clock.monotonic()
+        """On the clock's monotonic seconds: when there was last a client, a turn or a message."""
+        self.doomed = ""
+        """Why the session, which an earlier relay has left, is ended at once; empty if it goes on."""
+        self.leaving = False
+        """The relay ends, and the session does not: it sleeps until the next one."""
         self.ended = anyio.Event()
+        self.rest = Rest(asleep=session.state is SessionState.ACTIVE)
+        self.news = news
         self._manager = manager
         self._dispatcher = dispatcher
         self._meter = meter
         self._clock = clock
-        self.news = news
-        self._max_queued_prompts = max_queued_prompts
+        self._to_its_end = to_its_end
         self._agent: Agent | None = None
-        self._turns = Turns()
+        self._when_proved: Callable[[], Awaitable[None]] | None = None
         self._outbox: Outbox | None = None
+        self._reading = anyio.CancelScope()
+        self._admission = Admission(session.id, manager, dispatcher)
+        self._telling = Telling(self._admission.session, dispatcher=dispatcher, clock=clock, news=news)
         self._asking = Asking(
             conversation,
             self.questions,
-            session=self._session,
+            launcher=launcher,
+            session=self._admission.session,
             send=self._send,
             dispatcher=dispatcher,
             clock=clock,
+            telling=self._telling,
+        )
+        self._queue = TurnQueue(
+            session.id,
+            conversation,
+            manager=manager,
+            clock=clock,
+            telling=self._telling,
             news=news,
+            send=self._send,
+            to_its_end=to_its_end,
+            max_waiting=max_queued_prompts,
         )
 
     @property
@@ -97,7 +129,12 @@ class LiveSession:
     @property
     def turn(self) -> str:
         """The id of the turn that runs; empty if none does."""
-        return self._turns.running.ref if self._turns.running is not None else ""
+        return self._queue.running.ref if self._queue.running is not None else ""
+
+    @property
+    def busy(self) -> bool:
+        """A turn runs or waits, or a question waits for its answer."""
+        return self._queue.running is not None or bool(self._queue.turns.waiting) or len(self.questions) > 0
 
     @property
     def needs_login(self) -> bool:
@@ -118,45 +155,29 @@ class LiveSession:
         :raises TurnQueueFull: too many wait already.
         :raises Refused: a policy said no.
         """
-        if not self._turns.knows(turn):
-            await self._admit(body, client_id)
-        if self._turns.knows(turn):  # it may have been said again while the policies thought
-            return self._turns.end_of(turn)
-        waiting = self._turns.waiting
-        idle = self._turns.running is None and self._outbox is not None
-        if not idle and len(waiting) >= self._max_queued_prompts:
-            raise TurnQueueFull(self.id, self._max_queued_prompts)
-        prompt = Prompt(turn, body, client_id)
-        waiting.append(prompt)
-        try:
-            await self._start_next()
-        except BaseException:
-            if prompt in waiting:  # it never began, and its client hears so
-                waiting.remove(prompt)
-            if waiting:  # those behind it have been promised their turn
-                self.news.tell(self._start_next)
-            raise
+        turns = self._queue.turns
+        if not turns.knows(turn):
+            await self._admission.prompt(body, client_id)
+        if turns.knows(turn):  # it may have been said again while the policies thought
+            return turns.end_of(turn)
+        await self._queue.add(Prompt(turn, body, client_id))
+        self.rest.want()
         return None
-
-    async def _admit(self, body: bytes, client_id: str) -> None:
-        session = await self._active_session()
-        if self._dispatcher.listens_to("relaykit_check_prompt"):
-            request = PromptRequest(session=session, client_id=client_id, body=body)
-            await self._dispatcher.check_prompt(request)
-            await self._active_session()  # it may have ended while the policies thought
 
     async def cancel(self) -> None:
         """Have the agent end the running turn; its open questions are answered ``cancelled``, as ACP demands.
 
         Without a running turn there is nothing to do. The turn ends when the agent says so.
         """
-        turn = self._turns.running
-        agent = self._agent
-        if turn is None or turn.cancelled or agent is None:
+        turn = self._queue.running
+        if turn is None or turn.cancelled or self._agent is None:
             return
+        await self._to_its_end(partial(self._cancel, turn))
+
+    async def _cancel(self, turn: Turn) -> None:
         turn.cancelled = True
         open_questions = self.questions.take_all()
-        decisions = [agent.decline(question.request, cancelled=True) for question in open_questions]
+        decisions = [self._asking.cancelled(question) for question in open_questions]
         # The cancel goes first: an agent that hears the answers before it might end the turn as if all were well.
         frames = [Frame(Kind.CANCEL, method="session/cancel"), *decisions]
         self._asking.closing(open_questions, by="relay")
@@ -170,7 +191,7 @@ class LiveSession:
         for frame in frames:
             self._send(frame)
         for question, decision in zip(open_questions, decisions, strict=True):
-            await self._asking.tell_answered(question, decision, by="relay", outcome="cancelled")
+            await self._telling.question_answered(question, decision, by="relay", outcome="cancelled")
 
     def withdraw(self, turn: str) -> Entry | None:
         """Take back a prompt that still waits for its turn.
@@ -178,29 +199,32 @@ class LiveSession:
         :return: how its turn ended, for who waits for it: a TURN_END of seq 0, because it is not in the
             transcript. None if it does not wait (any more).
         """
-        return self._turns.withdraw(turn, at=self._clock.now())
+        return self._queue.turns.withdraw(turn, at=self._clock.now())
 
     async def call(self, method: str, body: bytes, *, client_id: str, ref: str) -> None:
         """Put a request to the agent that is no prompt. The RESULT in the transcript has the same `ref`.
 
         :param body: raw JSON of the params, without a session id.
         :param ref: a fresh id for the call.
+        An agent that sleeps is woken first.
+
         :raises SessionNotActive: the session has no agent now.
+        :raises SpawnError: the agent could not be woken.
         :raises Refused: a policy said no to a change of mode.
         """
-        session = await self._active_session()
         frame = Frame(Kind.CALL, body, ref, method)
-        if method in _MODE_CALLS and self._dispatcher.listens_to("relaykit_check_mode"):
-            await self._dispatcher.check_mode(ModeRequest(session=session, client_id=client_id, call=frame))
-            session = await self._active_session()
+        await self._admission.call(frame, client_id)
+        if self.rest.presence is not Presence.AWAKE:
+            await self.rest.until_awake()
         if self._outbox is None:
-            raise SessionNotActive(self.id, session.state)
-        await self.conversation.publish([frame])
-        self._send(frame)
+            raise SessionNotActive(self.id, (await self._admission.session()).state)
+        await self._to_its_end(partial(self._pass_on, frame))
 
     async def cancel_call(self, ref: str) -> None:
         """Tell the agent that nobody needs the answer to a CALL any more. It answers all the same."""
-        frame = Frame(Kind.CANCEL, ref=ref, method="$/cancel_request")
+        await self._to_its_end(partial(self._pass_on, Frame(Kind.CANCEL, ref=ref, method="$/cancel_request")))
+
+    async def _pass_on(self, frame: Frame) -> None:
         await self.conversation.publish([frame])
         self._send(frame)
 
@@ -211,77 +235,120 @@ class LiveSession:
         :raises QuestionClosed: somebody was faster, or there is no such question.
         """
         question = self.questions.take(ref)
-        agent = self._agent
-        if body is None and agent is not None:
-            decision, outcome = agent.decline(question.request, cancelled=True), "cancelled"
+        if body is None:
+            decision, outcome = self._asking.cancelled(question), "cancelled"
         else:
-            decision = Frame(Kind.DECISION, body or b"", ref, question.request.method)
+            decision = Frame(Kind.DECISION, body, ref, question.request.method)
             outcome = "answered"
-        await self._asking.decide(question, decision, by=client_id, outcome=outcome)
+        decide = partial(self._asking.decide, question, decision, by=client_id, outcome=outcome)
+        await self._to_its_end(decide)
 
     def closed_by(self, ref: str) -> str:
         """Return who or what closed a question, as `QuestionAnswered.by`; empty if that is not known (any more)."""
         return self._asking.closed_by(ref)
 
-    async def _active_session(self) -> Session:
-        session = await self._manager.get(self.id)
-        if session is None:
-            raise SessionNotFound(self.id)
-        if session.state is not SessionState.ACTIVE:
-            raise SessionNotActive(self.id, session.state)
-        return session
-
     # ------------------------------------------------------------ with the agent
 
-    def introduce(self, agent: Agent) -> None:
-        """Know the agent, before anybody hears that it takes prompts."""
+    def introduce(self, agent: Agent, *, when_proved: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Know the agent, before anybody hears that it takes prompts.
+
+        :param when_proved: called once the agent has ended a turn.
+        """
         self._agent = agent
+        self._when_proved = when_proved
+        self.rest.move(Presence.AWAKE)
 
     async def converse(self, agent: Agent) -> None:
-        """Relay until the agent is gone. It has been introduced."""
+        """Relay until the agent is gone, by itself or to sleep. It has been introduced."""
         async with OwnedTasks() as tasks:
             self._outbox = Outbox(agent, tasks, self._undeliverable)
+            self._queue.has_agent = True
             try:
-                await self._start_next()
-                while True:
-                    try:
-                        frames = await agent.receive()
-                    except anyio.EndOfStream:
-                        return
-                    await self._hear(frames, agent, tasks)
+                with anyio.CancelScope() as self._reading:
+                    await self._queue.start_next()
+                    while True:
+                        try:
+                            frames = await agent.receive()
+                        except anyio.EndOfStream:
+                            return
+                        await self._hear(frames, tasks)
             finally:
+                self._queue.has_agent = False
                 self._outbox = None
 
+    async def recall(self) -> None:
+        """Take up what an earlier relay has left open in the transcript, and close it there."""
+        past = await look_back(self.conversation)
+        now = self._clock.monotonic()
+        turns = self._queue.turns
+        for end in past.ends:
+            turns.remember(end)
+        for entry in past.questions:
+            self.questions.ask(entry.frame, at=now).seq = entry.seq
+        if past.turn:
+            turns.running = Turn(past.turn, now)
+        await self.interrupt("the relay was restarted")
+
     async def finish(self, reason: str) -> None:
-        """Close in the transcript what is still open: questions are cancelled, the turn is interrupted."""
-        frames: list[Frame] = []
-        if self._agent is not None:
-            frames += [
-                self._agent.decline(each.request, cancelled=True) for each in self.questions.take_all()
-            ]
-        turn = self._turns.running
-        if turn is not None:
-            error = _error(-32603, f"interrupted: {reason}")
-            frames.append(Frame(Kind.TURN_END, error, turn.ref, "session/prompt", failed=True))
-        if frames:
-            await self.conversation.publish(frames)
-        if turn is not None:
-            await self._tell_turn_ended(turn, "interrupted")
-        self._turns.running = None
-        self._turns.waiting.clear()
+        """Close in the transcript what is still open, and take nothing any more."""
+        self.rest.end(SessionNotActive(self.id, SessionState.TERMINATING))
+        await self.interrupt(reason)
+        self._queue.turns.waiting.clear()
         self._agent = None
+
+    async def interrupt(self, reason: str) -> None:
+        """Close in the transcript what is still open: questions are cancelled, the turn is interrupted."""
+        questions = self.questions.take_all()
+        self._asking.closing(questions, by="relay")
+        frames = [self._asking.cancelled(question) for question in questions]
+        ends = self._queue.interruption(reason)
+        entries = await self.conversation.publish([*frames, *ends])
+        if ends:
+            await self._queue.interrupted(entries[-1])
+
+    # ------------------------------------------------------------ asleep
+
+    @property
+    def is_falling_asleep(self) -> bool:
+        """Its agent is being stopped, the session is not."""
+        return self.rest.presence is Presence.DROWSY
+
+    async def fall_asleep(self, reason: str) -> None:
+        """Stop the agent and keep the session, if its agent is awake. Returns once it sleeps, or is being ended.
+
+        What the agent has said is recorded; a turn that runs is interrupted.
+        """
+        await self.rest.stop_agent(reason, partial(self._manager.detach_agent, self.id), self._read_the_rest)
+
+    def _read_the_rest(self) -> None:
+        self._reading.deadline = anyio.current_time() + _STRAGGLERS
+
+    async def lie_down(self) -> None:
+        """Say that the agent, which has been stopped, sleeps."""
+        self._agent = None
+        await self.interrupt(self.rest.reason)
+        await self.conversation.publish([notice(ASLEEP, reason=self.rest.reason)])
+        self.rest.move(Presence.ASLEEP)
+        if self._queue.turns.waiting:
+            self.rest.want()
+
+    async def could_not_wake(self, failure: Exception) -> None:
+        """Tell who has asked for the agent that it could not be started again. It sleeps on."""
+        await self._queue.fail_waiting(f"the agent could not be started again: {failure}")
+        await self.conversation.publish([notice(WAKE_FAILED, reason=str(failure))])
+        self.rest.failed(failure)
 
     async def _undeliverable(self, frame: Frame, why: str) -> None:
         """Answer for the agent what cannot be put to it: one client's mistake ends no session."""
         if frame.kind is Kind.PROMPT:
-            end = Frame(Kind.TURN_END, _error(-32602, why), frame.ref, frame.method, failed=True)
+            end = Frame(Kind.TURN_END, error(_INVALID_PARAMS, why), frame.ref, frame.method, failed=True)
             [entry] = await self.conversation.publish([end])
-            await self._turn_over(entry)
-        elif frame.kind is Kind.DECISION and self._agent is not None:
-            request = Frame(Kind.REQUEST, ref=frame.ref, method=frame.method)
-            self._send(self._agent.decline(request, cancelled=True))
+            await self._queue.over(entry)
+        elif frame.kind is Kind.DECISION:
+            request = Question(Frame(Kind.REQUEST, ref=frame.ref, method=frame.method), 0)
+            self._send(self._asking.cancelled(request))
         elif frame.kind is Kind.CALL:
-            refusal = Frame(Kind.RESULT, _error(-32602, why), frame.ref, frame.method, failed=True)
+            refusal = Frame(Kind.RESULT, error(_INVALID_PARAMS, why), frame.ref, frame.method, failed=True)
             await self.conversation.publish([refusal])
 
     def _send(self, frame: Frame) -> None:
@@ -289,7 +356,8 @@ class LiveSession:
         if self._outbox is not None:
             self._outbox.send(frame)
 
-    async def _hear(self, frames: Sequence[Frame], agent: Agent, tasks: TaskGroup) -> None:
+    async def _hear(self, frames: Sequence[Frame], tasks: TaskGroup) -> None:
+        self.last_used = self._clock.monotonic()
         self._meter.count(MESSAGES, len(frames), direction="from_agent")
         await self._manager.increment_message_count(self.id, by=len(frames))
         update = Kind.UPDATE
@@ -297,13 +365,17 @@ class LiveSession:
         if all([frame.kind is update and not frame.ref for frame in frames]):  # noqa: C419 -- as said
             await self.conversation.publish(frames)
             return
+        if self.is_falling_asleep:  # a turn that ends because we stop its agent is interrupted
+            frames = [frame for frame in frames if not (frame.kind is Kind.TURN_END and frame.failed)]
         judged = self._dispatcher.listens_to("relaykit_check_permission")
         said: list[Frame] = []
         asked: dict[str, Question] = {}
         for frame in frames:
             if frame.kind is Kind.REQUEST:
                 if judged:  # nobody sees it, or answers it, before
-                    tasks.start_soon(partial(self._asking.judge, frame, agent, is_over=self._is_cancelled))
+                    tasks.start_soon(
+                        partial(self._asking.judge, frame, is_over=lambda: self._queue.is_cancelled)
+                    )
                     continue
                 # Its answer may come at once.
                 asked[frame.ref] = self.questions.ask(frame, at=self._clock.monotonic())
@@ -313,79 +385,19 @@ class LiveSession:
             if entry.frame.kind is Kind.REQUEST:
                 asked[entry.frame.ref].seq = entry.seq
             elif entry.frame.kind is Kind.TURN_END:
-                self._turns.remember(entry)
+                self._queue.turns.remember(entry)
         for entry in entries:
-            await self._act_on(entry, agent)
+            await self._act_on(entry)
 
-    async def _act_on(self, entry: Entry, agent: Agent) -> None:
+    async def _act_on(self, entry: Entry) -> None:
         frame = entry.frame
         if frame.kind is Kind.REQUEST:
-            await self._asking.asked(frame, agent, is_over=self._is_cancelled())
+            await self._asking.asked(frame, is_over=self._queue.is_cancelled)
         elif frame.kind is Kind.TURN_END:
-            await self._turn_over(entry)
+            self.last_used = self._clock.monotonic()
+            if self._when_proved is not None:
+                self.news.tell(self._when_proved)
+                self._when_proved = None
+            await self._queue.over(entry)
         elif frame.kind is Kind.UPDATE and frame.ref and frame.method == "$/cancel_request":
-            await self._asking.drop(frame.ref, agent, by="agent")
-
-    # ------------------------------------------------------------ turns
-
-    def _is_cancelled(self) -> bool:
-        return self._turns.running is not None and self._turns.running.cancelled
-
-    async def _start_turn(self, prompt: Prompt) -> None:
-        frame = Frame(Kind.PROMPT, prompt.body, prompt.turn, "session/prompt")
-        turn = Turn(prompt.turn, self._clock.monotonic())
-        self._turns.running = turn  # at once: nobody else begins one
-        try:
-            await self.conversation.publish([frame])
-        except BaseException:
-            self._turns.running = None
-            raise
-        await self._manager.increment_message_count(self.id)
-        self._send(frame)
-        if self._dispatcher.listens_to("relaykit_on_turn_started"):
-            started = TurnStarted(
-                session=await self._session(), turn=turn.ref, client_id=prompt.client_id, at=self._clock.now()
-            )
-            self.news.tell(partial(self._dispatcher.turn_started, started))
-
-    async def _turn_over(self, end: Entry) -> None:
-        turn = self._turns.running
-        if turn is None or turn.ref != end.frame.ref:
-            return
-        self._turns.remember(end)
-        self._turns.running = None
-        await self._tell_turn_ended(turn, "failed" if end.frame.failed else "done")
-        await self._start_next()
-
-    async def _start_next(self) -> None:
-        """Begin the turn of the prompt that waits longest; if that fails it goes on waiting."""
-        turns = self._turns
-        if turns.running is not None or self._outbox is None or not turns.waiting:
-            return
-        prompt = turns.waiting.pop(0)
-        try:
-            await self._start_turn(prompt)
-        except BaseException:
-            turns.waiting.insert(0, prompt)
-            raise
-
-    async def _tell_turn_ended(self, turn: Turn, outcome: str) -> None:
-        if self._dispatcher.listens_to("relaykit_on_turn_ended"):
-            ended = TurnEnded(
-                session=await self._session(),
-                turn=turn.ref,
-                outcome=outcome,
-                seconds=self._clock.monotonic() - turn.started,
-                at=self._clock.now(),
-            )
-            self.news.tell(partial(self._dispatcher.turn_ended, ended))
-
-    async def _session(self) -> Session:
-        session = await self._manager.get(self.id)
-        if session is None:
-            raise SessionNotFound(self.id)
-        return session
-
-
-def _error(code: int, message: str) -> bytes:
-    return json.dumps({"code": code, "message": message}).encode()
+            await self._asking.drop(frame.ref, by="agent")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import cache, partial
 from types import MappingProxyType
@@ -19,9 +19,13 @@ from relaykit.hooks.plugin_set import PluginSet, Provided
 from relaykit.hooks.registration import PluginContext
 from relaykit.ids import IdGenerator, SystemIds
 from relaykit.relay.activity import flush_activity
+from relaykit.relay.expiry import Expiry
+from relaykit.relay.live_sessions import LiveSessions
+from relaykit.relay.recovery import recover
 from relaykit.relay.relay import Relay
 from relaykit.relay.run_session import Parts
 from relaykit.relay.running import RunningFile, running_file
+from relaykit.relay.transcripts import Transcripts
 from relaykit.session.cleaner import Cleaner
 from relaykit.session.manager import Manager
 from relaykit.settings import Settings
@@ -80,7 +84,8 @@ async def open_relay(
     agents |= _agents(settings, plugins, context, environ)
 
     # Everything is chosen before anything is opened: what is wrong with the settings is said at once.
-    open_storage = _chosen(plugins, "storage", settings.relay.storage, plugins.storages(context))
+    storages = plugins.storages(context)
+    open_storage = _chosen(plugins, "storage", _storage_name(settings, storages, serve=serve), storages)
     workspace = _chosen(plugins, "workspace", settings.relay.workspace, plugins.workspaces(context))
     cleaners = _cleaners(settings, plugins, context, agents)
     launchers = _launchers(plugins, context, agents)
@@ -100,6 +105,7 @@ async def open_relay(
             on_switch_off=_switch_off(running),
         )
         store, journal = await stack.enter_async_context(open_storage())
+        transcripts = Transcripts(journal, clock=clock, tail_bytes=settings.relay.tail_bytes)
         manager = await stack.enter_async_context(
             Manager(
                 store=store,
@@ -110,6 +116,7 @@ async def open_relay(
                 meter=meter,
                 node=settings.relay.node,
                 cleaner_timeout=settings.relay.cleaner_timeout,
+                before_delete=transcripts.close,
             )
         )
         parts = Parts(
@@ -121,6 +128,18 @@ async def open_relay(
                 for name, open_launcher in launchers.items()
             },
         )
+        tasks = await stack.enter_async_context(OwnedTasks())
+        sessions = LiveSessions(
+            agents=agents,
+            parts=parts,
+            transcripts=transcripts,
+            dispatcher=dispatcher,
+            meter=meter,
+            clock=clock,
+            tasks=tasks,
+            durable=store.durable,
+            max_queued_prompts=settings.relay.max_queued_prompts,
+        )
         relay = Relay(
             settings=settings,
             plugins=plugins,
@@ -129,15 +148,19 @@ async def open_relay(
             messages=messages,
             running=running,
             manager=manager,
-            journal=journal,
-            parts=parts,
+            sessions=sessions,
+            transcripts=transcripts,
             dispatcher=dispatcher,
             meter=meter,
             clock=clock,
             ids=ids,
-            tasks=await stack.enter_async_context(OwnedTasks()),
+            tasks=tasks,
         )
         relay.start(partial(flush_activity, manager))
+        # Before anybody is let in: who comes back finds every session in its place.
+        await recover(manager, sessions, node=settings.relay.node)
+        expiry = Expiry(manager, sessions, transcripts, settings=settings.relay, clock=clock)
+        relay.start(expiry.run)
         for service in services:
             if serve or not service.listens:
                 await stack.enter_async_context(service.open(relay))
@@ -145,6 +168,11 @@ async def open_relay(
         # The sessions end before anything that they need, and before the clients that want to hear of it.
         stack.push_async_callback(relay.aclose)
         yield relay
+
+
+def _storage_name(settings: Settings, offered: Container[str], *, serve: bool) -> str:
+    """Return the storage that is chosen, or the default one: a relay that is served does not forget, if it can."""
+    return settings.relay.storage or ("sqlite" if serve and "sqlite" in offered else "memory")
 
 
 def _chosen(plugins: PluginSet, kind: str, name: str, offered: Mapping[str, Provided[T]]) -> T:

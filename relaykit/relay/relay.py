@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -14,30 +14,27 @@ from anyio.abc import TaskGroup
 
 from relaykit.agent.launcher import AgentSpec
 from relaykit.clock import Clock
-from relaykit.conversation.conversation import Conversation
 from relaykit.conversation.cursor import Cursor
-from relaykit.conversation.journal import Entry, Journal
-from relaykit.errors import JournalError, ManagerClosed, SessionNotFound, UnknownAgent, UnknownProject
+from relaykit.conversation.journal import Entry
+from relaykit.errors import DuplicateSession, ManagerClosed, SessionNotFound, UnknownAgent, UnknownProject
 from relaykit.hooks.dispatch import Dispatcher
-from relaykit.hooks.events import ClientAttached, ClientDetached, EntriesRecorded, SessionRequest
+from relaykit.hooks.events import ClientAttached, ClientDetached, SessionRequest
 from relaykit.hooks.plugin_set import PluginSet
 from relaykit.hooks.registration import MessageType, Route
 from relaykit.ids import IdGenerator
 from relaykit.meter import Meter
 from relaykit.relay.defaults import default_agent
 from relaykit.relay.live_session import LiveSession
-from relaykit.relay.run_session import Parts, run_session
+from relaykit.relay.live_sessions import LiveSessions
+from relaykit.relay.rest import Presence
 from relaykit.relay.running import RunningFile
+from relaykit.relay.transcripts import Transcripts
 from relaykit.session.manager import Manager
 from relaykit.session.model import Cause, Json, Session, SessionFilter, check_agent_id
-from relaykit.session.news import News
-from relaykit.session.worker import Job
 from relaykit.settings import Settings
 
-logger = logging.getLogger(__name__)
-
-_JOURNAL_RETRY = 1.0
-"""Seconds until a journal that cannot be read is asked again."""
+_A_MOMENT = timedelta(minutes=1)
+"""Clocks are set back now and then."""
 
 
 class Relay:
@@ -62,8 +59,8 @@ class Relay:
         messages: Sequence[MessageType],
         running: RunningFile | None,
         manager: Manager,
-        journal: Journal,
-        parts: Parts,
+        sessions: LiveSessions,
+        transcripts: Transcripts,
         dispatcher: Dispatcher,
         meter: Meter,
         clock: Clock,
@@ -83,11 +80,10 @@ class Relay:
         self.clock = clock
         self.ids = ids
         self.closing = False
-        self._journal = journal
-        self._parts = parts
+        self._sessions = sessions
+        self._transcripts = transcripts
         self._dispatcher = dispatcher
         self._tasks = tasks
-        self._live: dict[str, LiveSession] = {}
 
     # ------------------------------------------------------------ what is configured
 
@@ -120,7 +116,7 @@ class Relay:
         :raises SpawnError: it cannot be started; each kind says what to do.
         """
         spec = self.agent(agent)
-        return await self._parts.launchers[spec.launcher].profile(spec)
+        return await self._sessions.launcher(spec).profile(spec)
 
     # ------------------------------------------------------------ sessions
 
@@ -152,15 +148,42 @@ class Relay:
         if mcp_servers:
             spec = replace(spec, mcp_servers=(*spec.mcp_servers, *mcp_servers))
         project = self.project(project)
+        await self._check_session(agent_id, spec.name, project, owner)
+        create = partial(
+            self.manager.create, agent_id, agent=spec.name, owner=owner, project=project, actor=actor
+        )
+        return await self._sessions.start(spec, create)
+
+    async def revive(self, session_id: str, *, actor: str = "client") -> Session:
+        """Start a session that has ended anew: its id, its role and its transcript go on, in its workspace.
+
+        Its agent goes on where it was if it can; else it is a new one, which knows nothing of what was said.
+
+        :raises SessionNotFound: nothing of such a session is kept.
+        :raises UnknownAgent: its agent is not configured any more.
+        :raises UnknownProject: nor its project.
+        :raises DuplicateRole: another session plays its role meanwhile.
+        :raises DuplicateSession: it runs already.
+        :raises Refused: a policy said no.
+        :raises ManagerClosed: the relay is shutting down.
+        """
+        ended = await self._transcripts.journal.find(session_id)
+        if ended is None:
+            if await self.manager.get(session_id) is not None:
+                raise DuplicateSession(session_id)
+            raise SessionNotFound(session_id)
+        spec = self.agent(ended.agent)
+        self.project(ended.project)
+        await self._check_session(ended.agent_id, spec.name, ended.project, ended.owner)
+        return await self._sessions.start(spec, partial(self.manager.revive, ended, actor=actor))
+
+    async def _check_session(self, agent_id: str, agent: str, project: str, owner: str) -> None:
         if self._dispatcher.listens_to("relaykit_check_session"):
             await self._dispatcher.check_session(
-                SessionRequest(agent_id=agent_id, agent=spec.name, project=project, owner=owner)
+                SessionRequest(agent_id=agent_id, agent=agent, project=project, owner=owner)
             )
         if self.closing:
             raise ManagerClosed
-        job = Job(partial(self._create, agent_id, spec, project, owner, actor))
-        self._tasks.start_soon(job.run_alone)
-        return await job.outcome()
 
     async def stop(
         self, session_id: str, reason: str, *, cause: Cause = Cause.REQUESTED, actor: str = "client"
@@ -174,7 +197,7 @@ class Relay:
 
     async def wait_ended(self, session_id: str) -> None:
         """Wait until a session that runs here is CLEANED and its transcript closed. Unknown: it has ended."""
-        live = self._live.get(session_id)
+        live = self._sessions.get(session_id)
         if live is not None:
             await live.ended.wait()
 
@@ -198,13 +221,51 @@ class Relay:
 
     def clients(self, session_id: str) -> int:
         """Return how many clients follow the session here."""
-        live = self._live.get(session_id)
+        live = self._sessions.get(session_id)
         return live.clients if live else 0
 
     def needs_login(self, session_id: str) -> bool:
         """Tell whether the session's agent, which runs here, takes no prompts until a person logs it in."""
-        live = self._live.get(session_id)
+        live = self._sessions.get(session_id)
         return live is not None and live.needs_login
+
+    def presence(self, session_id: str) -> Presence:
+        """Tell where the session's agent is; GONE if the session does not run here."""
+        live = self._sessions.get(session_id)
+        return live.rest.presence if live is not None else Presence.GONE
+
+    # ------------------------------------------------------------ what has ended
+
+    async def ended(
+        self, where: SessionFilter, *, before: datetime | None = None, skip: int = 0, limit: int = 100
+    ) -> Sequence[Session]:
+        """Return up to `limit` sessions that have ended and whose transcripts are kept, the latest first.
+
+        :param before: only those that ended before this moment.
+        :param skip: leave out so many of the first: the next page.
+        """
+        before = before or self.clock.now() + _A_MOMENT
+        return await self._transcripts.journal.ended(where, before=before, skip=skip, limit=limit)
+
+    async def find(self, session_id: str) -> Session:
+        """Return a session that runs, or as it ended.
+
+        :raises SessionNotFound: nothing of it is kept.
+        """
+        session = await self.manager.get(session_id) or await self._transcripts.journal.find(session_id)
+        if session is None:
+            raise SessionNotFound(session_id)
+        return session
+
+    async def transcript(self, session_id: str, *, after: int = 0, limit: int = 512) -> Sequence[Entry]:
+        """Return up to `limit` entries of what was said behind `after`, in a session that runs or has ended.
+
+        :raises JournalError: it cannot be read.
+        """
+        live = self._sessions.get(session_id)
+        if live is not None:
+            return await live.conversation.read(after=after, limit=limit)
+        return await self._transcripts.journal.read(session_id, after=after, limit=limit)
 
     # ------------------------------------------------------------ what is said
 
@@ -214,28 +275,28 @@ class Relay:
         :return: how the turn ended, if it is one that has ended already.
         :raises SessionNotFound: there is no such session.
         """
-        return await self._require_live(session_id).prompt(body, client_id=client_id, turn=turn)
+        return await self._sessions.require(session_id).prompt(body, client_id=client_id, turn=turn)
 
     async def cancel(self, session_id: str) -> None:
         """Have the agent end its running turn, if there is one.
 
         :raises SessionNotFound: there is no such session.
         """
-        await self._require_live(session_id).cancel()
+        await self._sessions.require(session_id).cancel()
 
     async def call(self, session_id: str, method: str, body: bytes, *, client_id: str, ref: str) -> None:
         """Put any other request to the agent; see `LiveSession.call`. Its RESULT comes by `attach`.
 
         :raises SessionNotFound: there is no such session.
         """
-        await self._require_live(session_id).call(method, body, client_id=client_id, ref=ref)
+        await self._sessions.require(session_id).call(method, body, client_id=client_id, ref=ref)
 
     async def cancel_call(self, session_id: str, ref: str) -> None:
         """Tell the agent that nobody needs the answer to a CALL any more. It answers all the same.
 
         :raises SessionNotFound: there is no such session.
         """
-        await self._require_live(session_id).cancel_call(ref)
+        await self._sessions.require(session_id).cancel_call(ref)
 
     async def answer(self, session_id: str, ref: str, body: bytes | None, *, client_id: str) -> None:
         """Answer an open question; the first answer wins.
@@ -244,14 +305,14 @@ class Relay:
         :raises SessionNotFound: there is no such session.
         :raises QuestionClosed: somebody was faster.
         """
-        await self._require_live(session_id).answer(ref, body, client_id=client_id)
+        await self._sessions.require(session_id).answer(ref, body, client_id=client_id)
 
     def live(self, session_id: str) -> LiveSession:
         """Return the live half of a session: its conversation and its open questions, to look at.
 
         :raises SessionNotFound: there is no such session here.
         """
-        return self._require_live(session_id)
+        return self._sessions.require(session_id)
 
     @asynccontextmanager
     async def attach(
@@ -266,14 +327,16 @@ class Relay:
     ) -> AsyncIterator[Cursor]:
         """Follow a session's conversation behind entry `after` for as long as the block lasts.
 
-        Nothing is queued for the client: it reads the cursor at its own pace. Leaving ends nothing.
+        Nothing is queued for the client: it reads the cursor at its own pace. Leaving ends nothing. An agent that
+        sleeps is woken.
 
         :raises SessionNotFound: there is no such session.
         :raises CursorAhead: there is no entry `after` yet.
         """
-        live = self._require_live(session_id)
+        live = self._sessions.require(session_id)
         cursor = live.conversation.attach(after=after, epoch=epoch)
         live.clients += 1
+        live.rest.want()
         try:
             if self._dispatcher.listens_to("relaykit_on_client_attached"):
                 attached = ClientAttached(
@@ -288,6 +351,7 @@ class Relay:
             yield cursor
         finally:
             live.clients -= 1
+            live.last_used = self.clock.monotonic()
             if self._dispatcher.listens_to("relaykit_on_client_detached"):
                 detached = ClientDetached(
                     session_id=session_id, client_id=client_id, protocol=protocol, at=self.clock.now()
@@ -308,89 +372,14 @@ class Relay:
         self.announcements.append(line)
 
     async def aclose(self) -> None:
-        """End every session in order: new ones are refused, agents stopped, workspaces cleaned. Idempotent."""
+        """End every session in order: new ones are refused, agents stopped, workspaces cleaned. Idempotent.
+
+        With a storage that outlives the relay, sessions whose agents can go on later sleep instead, unless
+        ``[relay] on_shutdown`` says otherwise.
+        """
         self.closing = True
+        sleep = self._sessions.durable and self.settings.relay.on_shutdown == "sleep"
         with anyio.CancelScope(shield=True):
             async with anyio.create_task_group() as ending:
-                for live in list(self._live.values()):
-                    ending.start_soon(self._shut_down, live)
-
-    async def _shut_down(self, live: LiveSession) -> None:
-        reason = "the relay is shutting down"
-        try:
-            await self.manager.mark_terminating(live.id, reason, cause=Cause.SHUTDOWN)
-        except Exception:
-            logger.exception("session %s could not be marked, it is ended all the same", live.id)
-            handle = self.manager.handle(live.id)
-            if handle is not None:
-                handle.scope.cancel()
-        await live.ended.wait()
-
-    async def _create(self, agent_id: str, spec: AgentSpec, project: str, owner: str, actor: str) -> Session:
-        settings = self.settings.relay
-        conversation = Conversation(journal=self._journal, clock=self.clock, tail_bytes=settings.tail_bytes)
-        session = await self.manager.create(
-            agent_id, conversation, agent=spec.name, owner=owner, project=project, actor=actor
-        )
-        try:
-            await conversation.open(session)
-        except BaseException as error:
-            with anyio.CancelScope(shield=True):
-                await self.manager.mark_terminating(session.id, str(error), cause=Cause.INTERNAL)
-                await self.manager.complete_cleanup(session.id)
-            raise
-        live = LiveSession(
-            session,
-            spec,
-            conversation,
-            manager=self.manager,
-            dispatcher=self._dispatcher,
-            meter=self.meter,
-            clock=self.clock,
-            news=News(self._tasks),
-            max_queued_prompts=settings.max_queued_prompts,
-        )
-        self._live[session.id] = live
-        self._tasks.start_soon(self._run, session, live)
-        return session
-
-    async def _run(self, session: Session, live: LiveSession) -> None:
-        handle = self.manager.handle(session.id)
-        try:
-            async with anyio.create_task_group() as tasks:
-                if self._dispatcher.listens_to("relaykit_on_entries"):
-                    tasks.start_soon(self._feed, session, live)
-                try:
-                    if handle is not None:
-                        await run_session(session, handle, live, self._parts)
-                    else:  # a hook ended it as soon as it was created
-                        await live.conversation.aclose()
-                finally:
-                    live.ended.set()  # who waits for the end does not wait for a slow plugin to read it
-        finally:
-            del self._live[session.id]
-
-    async def _feed(self, session: Session, live: LiveSession) -> None:
-        """Give plugins what was said, through a cursor like any client's, until the conversation is over."""
-        cursor = live.conversation.attach()
-        with anyio.CancelScope(shield=True):
-            while True:
-                try:
-                    batch = await cursor.next()
-                except anyio.EndOfStream:
-                    return
-                except JournalError as error:
-                    if live.ended.is_set():
-                        return
-                    logger.warning("session %s: plugins cannot hear what is said: %s", live.id, error)
-                    await anyio.sleep(_JOURNAL_RETRY)
-                    continue
-                if batch.entries:
-                    recorded = EntriesRecorded(session=session, epoch=cursor.epoch, entries=batch.entries)
-                    await self._dispatcher.entries(recorded)
-
-    def _require_live(self, session_id: str) -> LiveSession:
-        live = self._live.get(session_id)
-        if live is None:
-            raise SessionNotFound(session_id)
-        return live
+                for live in self._sessions:
+                    ending.start_soon(partial(self._sessions.shut_down, live, sleep=sleep))

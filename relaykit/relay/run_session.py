@@ -1,34 +1,28 @@
-"""One session as one function: prepare → launch → attach → converse → terminate → clean."""
+"""One session as one function: prepare → launch → attach → converse ⇄ sleep → terminate → clean."""
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import anyio
 
 from relaykit.agent.agent import Agent
 from relaykit.agent.launcher import AgentLauncher, Record
 from relaykit.agent.workspace import Workspace
-from relaykit.conversation.frame import Frame, Kind
-from relaykit.errors import AgentError, JournalError, SpawnError, WorkspaceError
+from relaykit.errors import AgentError, ManagerClosed, RelaykitError, SpawnError, WorkspaceError
 from relaykit.relay.live_session import LiveSession
-from relaykit.session.cleaner import CleanupReport
+from relaykit.relay.notices import ACTIVE, AWAKE, TERMINATING, notice
+from relaykit.relay.rest import AgentNotStopped, check_stopped
+from relaykit.relay.transcripts import journal_errors_logged
+from relaykit.relay.wakes import NotRecovered, Wakes
 from relaykit.session.manager import Manager
-from relaykit.session.model import Cause, Handle, Json, Session
+from relaykit.session.model import Cause, Handle, Json, Session, SessionState
 
 logger = logging.getLogger(__name__)
-
-ACTIVE = "active"
-"""NOTICE: the agent takes prompts. Body: ``{"worktreeDir"}``."""
-TERMINATING = "terminating"
-"""NOTICE: the session is being ended. Body: ``{"cause", "reason"}``."""
-ENDED = "ended"
-"""NOTICE, the last entry: body ``{"cause", "reason", "cleanup": [{"cleaner", "outcome", "detail"}]}``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +39,9 @@ class Parts:
 
 
 async def run_session(session: Session, handle: Handle, live: LiveSession, parts: Parts) -> None:
-    """Run a CREATED session through its whole life. Returns when it is CLEANED; raises nothing of its own.
+    """Run a session through its whole life: from CREATED, or from where an earlier relay has left it.
+
+    Returns when it is CLEANED, or asleep with nobody to wake it (`LiveSession.leaving`); raises nothing of its own.
 
     Whoever marks the session TERMINATING cancels ``handle.scope``: that ends what goes on here, wherever
     it is, and the end follows. The end itself is shielded, so that it happens whatever cancels this task.
@@ -56,45 +52,122 @@ async def run_session(session: Session, handle: Handle, live: LiveSession, parts
             cause, reason = await _live(session, live, parts)
     finally:
         with anyio.CancelScope(shield=True):
-            await _end(session, handle, live, parts, cause, reason)
+            if not (live.leaving and await _leave(session, live, parts.manager)):
+                await _end(session, handle, live, parts.manager, cause, reason)
 
 
 async def _live(session: Session, live: LiveSession, parts: Parts) -> tuple[Cause, str]:
-    """Start the agent and relay until it is gone; return why."""
+    """Start the agent and relay until it is gone for good; return why."""
     try:
-        agent = await _start(session, live, parts)
-        await live.converse(agent)
-    except SpawnError as error:
-        live.spawn_error = error
-        return Cause.SPAWN_FAILED, str(error)
-    except WorkspaceError as error:
+        if live.doomed:
+            raise NotRecovered(live.doomed)
+        if session.state is SessionState.ACTIVE:
+            await _stop_what_is_left(session, parts.manager)
+            agent = await _wake(session, live, parts)
+        else:
+            agent = await _start(session, live, parts)
+        while True:
+            await live.converse(agent)
+            if not live.is_falling_asleep:
+                return Cause.AGENT_EXITED, agent.farewell()
+            await live.lie_down()
+            agent = await _wake(session, live, parts)
+    except NotRecovered as error:
+        return Cause.RESTART, str(error)
+    except (SpawnError, WorkspaceError) as error:
+        live.spawn_error = error if isinstance(error, SpawnError) else None
         return Cause.SPAWN_FAILED, str(error)
     except AgentError as error:
         return Cause.AGENT_EXITED, str(error)
     except Exception as error:
         logger.exception("session %s broke", session.id)
         return Cause.INTERNAL, f"{type(error).__name__}: {error}"
-    return Cause.AGENT_EXITED, agent.farewell()
 
 
 async def _start(session: Session, live: LiveSession, parts: Parts) -> Agent:
+    """Start the agent: anew, or, for a session that is revived, where it was if it can."""
     manager = parts.manager
     await manager.begin_spawn(session.id)
     cwd = await parts.workspace.prepare(session, _recorder(manager, session, parts.workspace_plugin))
     spec = live.spec
     launcher = parts.launchers[spec.launcher]
-    agent = await launcher.launch(spec, session, cwd, _recorder(manager, session, spec.launcher))
+    record = _recorder(manager, session, spec.launcher)
+    agent = await launcher.launch(spec, session, cwd, record, resume=launcher.can_resume(session))
     await manager.attach_agent(session.id, str(cwd), agent)  # the agent is the Manager's from here on
     live.introduce(agent)
-    await live.conversation.publish([_notice(ACTIVE, {"worktreeDir": str(cwd)})])
+    await live.conversation.publish([notice(ACTIVE, worktreeDir=str(cwd))])
     return agent
 
 
+# ---------------------------------------------------------------- asleep
+
+
+async def _stop_what_is_left(session: Session, manager: Manager) -> None:
+    """End what an earlier relay has left of the agent, before another is started.
+
+    :raises NotRecovered: it cannot be ended.
+    """
+    try:
+        check_stopped(await manager.detach_agent(session.id))
+    except AgentNotStopped as error:
+        raise NotRecovered(str(error)) from error
+
+
+async def _wake(session: Session, live: LiveSession, parts: Parts) -> Agent:
+    """Sleep until somebody wants the agent, and start it again where it was; if that fails, say so and sleep on.
+
+    :raises NotRecovered: it is of no use: relays were killed over it again and again.
+    """
+    while True:
+        await live.rest.until_wanted()
+        try:
+            return await _relaunch(session, live, parts)
+        except NotRecovered:
+            raise
+        except RelaykitError as error:
+            logger.warning("the agent of session %s could not be started again: %s", session.id, error)
+            await live.could_not_wake(error)
+
+
+async def _relaunch(session: Session, live: LiveSession, parts: Parts) -> Agent:
+    manager, spec = parts.manager, live.spec
+    wakes = Wakes(manager, session.id)
+    await wakes.begin(failures=live.rest.failures)
+    latest = await manager.get(session.id) or session
+    cwd = Path(latest.worktree_dir or "")
+    record = _recorder(manager, session, spec.launcher)
+    try:
+        agent = await parts.launchers[spec.launcher].launch(spec, latest, cwd, record, resume=True)
+    except RelaykitError:
+        await wakes.survived()
+        raise
+    await manager.reattach_agent(session.id, agent)
+    live.introduce(agent, when_proved=wakes.survived)
+    await live.conversation.publish([notice(AWAKE)])
+    return agent
+
+
+# ---------------------------------------------------------------- the end
+
+
+async def _leave(session: Session, live: LiveSession, manager: Manager) -> bool:
+    """Leave the session to the next relay; False if that is not possible, and it is to be ended."""
+    try:
+        await manager.detach_agent(session.id)  # it may just have been woken
+        await manager.release(session.id)
+    except RelaykitError as error:
+        logger.warning("session %s cannot be left asleep: %s", session.id, error)
+        return False
+    live.rest.end(ManagerClosed())
+    await live.conversation.aclose()
+    return True
+
+
 async def _end(
-    session: Session, handle: Handle, live: LiveSession, parts: Parts, cause: Cause, reason: str
+    session: Session, handle: Handle, live: LiveSession, manager: Manager, cause: Cause, reason: str
 ) -> None:
     """End the session; if even that fails, leave at least no agent and no waiting client behind."""
-    manager, conversation = parts.manager, live.conversation
+    conversation = live.conversation
     async with AsyncExitStack() as stack:
         stack.push_async_callback(conversation.aclose)
         if handle.agent is not None:
@@ -103,24 +176,12 @@ async def _end(
             await manager.mark_terminating(session.id, reason, cause=cause)
             marked = await manager.get(session.id) or session  # who was first has said why
             cause, reason = marked.cause or cause, marked.reason or reason
-            with _journal_errors_logged(session):
+            with journal_errors_logged(session):
                 await live.finish(reason)
-                await conversation.publish([_notice(TERMINATING, {"cause": cause, "reason": reason})])
-            report = await manager.complete_cleanup(session.id)
-            with _journal_errors_logged(session):
-                await conversation.publish([_ended(cause, reason, report)])
-                await conversation.end(report.session or marked)
+                await conversation.publish([notice(TERMINATING, cause=cause, reason=reason)])
+            await manager.complete_cleanup(session.id)  # which closes the transcript: see `Transcripts`
         except Exception:
             logger.exception("session %s could not be ended in order; its agent is stopped", session.id)
-
-
-@contextmanager
-def _journal_errors_logged(session: Session) -> Iterator[None]:
-    """Let a session end although its transcript cannot say so."""
-    try:
-        yield
-    except JournalError as error:
-        logger.warning("the transcript of session %s lacks its end: %s", session.id, error)
 
 
 def _recorder(manager: Manager, session: Session, plugin: str) -> Record:
@@ -128,15 +189,3 @@ def _recorder(manager: Manager, session: Session, plugin: str) -> Record:
         await manager.record(session.id, plugin, facts)
 
     return record
-
-
-def _ended(cause: Cause, reason: str, report: CleanupReport) -> Frame:
-    cleanup = [
-        {"cleaner": result.cleaner, "outcome": result.outcome, "detail": result.detail}
-        for result in report.results
-    ]
-    return _notice(ENDED, {"cause": cause, "reason": reason, "cleanup": cleanup})
-
-
-def _notice(method: str, body: Mapping[str, Any]) -> Frame:
-    return Frame(Kind.NOTICE, json.dumps(body).encode(), method=method)

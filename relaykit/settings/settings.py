@@ -41,7 +41,11 @@ def _masked(value: object) -> object:
 class RelaySettings:
     """``[relay]``."""
 
-    storage: str = setting("memory", help="where sessions and transcripts are kept, by name")
+    storage: str = setting(
+        "",
+        help="where sessions and transcripts are kept, by name; by default `sqlite` in `relaykit serve` where it is "
+        "installed, else `memory`, which forgets them when the relay ends",
+    )
     workspace: str = setting("worktree", help="where agents work: `worktree`, `directory` or `in_place`")
     cleaners: tuple[str, ...] = setting(
         (), help="cleaners to run besides those of the launchers and the workspace"
@@ -60,6 +64,19 @@ class RelaySettings:
     hook_timeout: float = setting(5.0, help="seconds that one implementation of a hook may take")
     cleaner_timeout: float = setting(30.0, help="seconds that one cleaner may take")
     max_queued_prompts: int = setting(16, help="prompts of a session that may wait for its running turn")
+    idle_timeout: float = setting(
+        1800.0,
+        help="seconds without a client, a turn and a question after which an agent that can go on later is "
+        "stopped until somebody comes; 0 for never",
+    )
+    end_idle: bool = setting(
+        False, help="end an idle session whose agent could not go on later, instead of keeping it"
+    )
+    on_shutdown: str = setting(
+        "sleep",
+        help="what becomes of sessions whose agents can go on later when the relay stops: `sleep` or `end`",
+    )
+    retention_days: float = setting(30.0, help="days for which the transcripts of ended sessions are kept")
     tail_bytes: int = setting(8 * 1024 * 1024, help="bytes of each conversation that are kept in memory")
 
     def __post_init__(self) -> None:
@@ -67,8 +84,11 @@ class RelaySettings:
         for name in ("hook_timeout", "cleaner_timeout", "tail_bytes"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be more than 0")
-        if self.max_queued_prompts < 0:
-            raise ValueError("max_queued_prompts must be 0 or more")
+        for name in ("max_queued_prompts", "idle_timeout", "retention_days"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be 0 or more")
+        if self.on_shutdown not in {"sleep", "end"}:
+            raise ValueError(f"on_shutdown is `sleep` or `end`, not {self.on_shutdown!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -146,10 +146,6 @@ class AcpAgent:
         frames, self._frames = self._frames, []
         return frames
 
-    def decline(self, request: Frame, /, *, cancelled: bool) -> Frame:
-        """Return the DECISION that says no to this REQUEST, in the agent's own terms."""
-        return questions.decline(request, cancelled=cancelled)
-
     def farewell(self) -> str:
         """Return for people how the agent ended: exit code or signal, and its last words."""
         code = self._process.exit_code
@@ -178,10 +174,11 @@ class AcpAgent:
         """The last lines on stderr; if there were none, the last on stdout that were no messages."""
         return self._process.stderr or str(self._noise)
 
-    async def ask(self, method: str, params: bytes) -> Frame:
+    async def ask(self, method: str, params: bytes, *, forget: bool = False) -> Frame:
         """Send a request before anybody else reads, and return its RESULT; all else is kept for `receive`.
 
         :param params: raw JSON on one line.
+        :param forget: keep nothing of what comes before the answer.
         :raises EndOfStream: the agent went away instead.
         """
         ref = self._new_ref()
@@ -194,7 +191,11 @@ class AcpAgent:
                     answered = self._frames.pop(place)
                     if self._ended:
                         raise anyio.EndOfStream
+                    if forget:
+                        del self._frames[:place]
                     return answered
+            if forget:
+                self._frames.clear()
             seen = len(self._frames)
             if not await self._read():
                 raise anyio.EndOfStream

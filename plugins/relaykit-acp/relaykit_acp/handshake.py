@@ -75,23 +75,42 @@ class Handshake:
             )
         return answer
 
-    async def open_session(self, cwd: Path) -> None:
+    async def open_session(self, cwd: Path) -> str:
         """Open an ACP session in a directory (absolute), with the spec's MCP servers, and address the agent to it.
 
+        :return: the agent's own id of it.
         :raises SpawnError: as `AcpLauncher.launch`.
         """
-        servers = [dict(server) for server in self._spec.mcp_servers]
-        result = await self._ask("session/new", {"cwd": os.fspath(cwd), "mcpServers": servers})
+        result = await self._ask("session/new", self._session_params(cwd))
         session_id = self._decode("session/new", result, _NewSession).session_id
         opened = self._decode("session/new", result, dict[str, Any])
         del opened["sessionId"]
         self._agent.enter_session(msgspec.json.encode(session_id), Modes(opened))
+        return session_id
 
-    async def _ask(self, method: str, params: Mapping[str, Any]) -> bytes:
+    async def reopen_session(self, cwd: Path, session_id: str, *, method: str) -> None:
+        """Have the agent go on with an ACP session of an earlier process, and address it to that.
+
+        What it says of the past before it answers is left out: `session/load` replays it, and it is recorded.
+
+        :param method: ``session/resume`` or ``session/load``, whichever it has.
+        :raises SpawnError: as `AcpLauncher.launch`.
+        """
+        params = {"sessionId": session_id, **self._session_params(cwd)}
+        result = await self._ask(method, params, forget=True)
+        opened = {} if result in {b"", b"null"} else self._decode(method, result, dict[str, Any])
+        opened.pop("sessionId", None)
+        self._agent.enter_session(msgspec.json.encode(session_id), Modes(opened))
+
+    def _session_params(self, cwd: Path) -> Mapping[str, Any]:
+        servers = [dict(server) for server in self._spec.mcp_servers]
+        return {"cwd": os.fspath(cwd), "mcpServers": servers}
+
+    async def _ask(self, method: str, params: Mapping[str, Any], *, forget: bool = False) -> bytes:
         name = self._spec.name
         try:
             with anyio.CancelScope(deadline=self._deadline) as scope:
-                answer = await self._agent.ask(method, msgspec.json.encode(params))
+                answer = await self._agent.ask(method, msgspec.json.encode(params), forget=forget)
         except anyio.EndOfStream:
             if self._agent.exit_code is None:
                 raise AgentProtocolError(
@@ -118,6 +137,22 @@ class Handshake:
             raise AgentProtocolError(
                 f"its answer to {method!r} is not what ACP says: {error}", agent=self._spec.name
             ) from error
+
+
+def way_to_resume(profile: Json) -> str | None:
+    """Return the method by which an agent goes on with a session of an earlier process; None if it cannot.
+
+    ``session/resume`` is preferred: ``session/load`` replays the whole past first.
+
+    :param profile: its answer to ``initialize``.
+    """
+    capabilities = profile.get("agentCapabilities")
+    if not isinstance(capabilities, Mapping):
+        return None
+    of_sessions = capabilities.get("sessionCapabilities")
+    if isinstance(of_sessions, Mapping) and isinstance(of_sessions.get("resume"), Mapping):
+        return "session/resume"
+    return "session/load" if capabilities.get("loadSession") is True else None
 
 
 @cache

@@ -5,24 +5,27 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any, Self
 
 import anyio
 from anyio import to_thread
 
 from relaykit.agent.agent import Agent
 from relaykit.agent.launcher import AgentSpec, Record
+from relaykit.conversation.frame import Frame
+from relaykit.errors import AgentProtocolError
 from relaykit.ids import IdGenerator
 from relaykit.session.model import Json, Session
-from relaykit_acp import processes
+from relaykit_acp import processes, questions
 from relaykit_acp.agent import AcpAgent
 from relaykit_acp.environment import child_environment, marker
 from relaykit_acp.fetch import Fetcher
 from relaykit_acp.finding import login_command
 from relaykit_acp.fingerprint import fingerprint
-from relaykit_acp.handshake import Handshake
+from relaykit_acp.handshake import Handshake, way_to_resume
 from relaykit_acp.household import Census, Household
 from relaykit_acp.known_agents import known_agent
 from relaykit_acp.npx import parse_npx
@@ -30,6 +33,26 @@ from relaykit_acp.process import start_process
 from relaykit_acp.scratch import empty_directory
 from relaykit_acp.settings import AcpSettings
 from relaykit_acp.shared import Shared
+
+
+@dataclass(frozen=True, slots=True)
+class _Conversation:
+    """An ACP session in an agent, as ``session.resources`` keeps it.
+
+    :param session_id: the agent's own id of it.
+    :param way: the method by which another process of the agent can go on with it, or None.
+    """
+
+    session_id: str
+    way: str | None
+
+    @classmethod
+    def recorded_in(cls, session: Session) -> Self | None:
+        recorded = session.resources.get("acp", {}).get("conversation")
+        return None if recorded is None else cls(recorded["session"], recorded["resume"])
+
+    def to_json(self) -> Json:
+        return {"conversation": {"session": self.session_id, "resume": self.way}}
 
 
 class AcpLauncher:
@@ -56,23 +79,50 @@ class AcpLauncher:
         )
         self._profiles: dict[tuple[str, ...], Shared[Json]] = {}
 
-    async def launch(self, spec: AgentSpec, session: Session, cwd: Path, record: Record, /) -> Agent:
+    async def launch(
+        self, spec: AgentSpec, session: Session, cwd: Path, record: Record, /, *, resume: bool = False
+    ) -> Agent:
         """Start the agent in `cwd` and open an ACP session there; failed or cancelled, nothing is left.
 
         What comes through npx is fetched first, with a deadline of its own.
 
+        :param resume: go on with the ACP session that is recorded, which is kept in the record meanwhile.
         :raises SpawnError: in one of its kinds: each says what to do.
         """
         spec = await self._ready(spec)
-        agent = await self._start(spec, session.id, f"session {session.id}", cwd, record)
+        earlier = _Conversation.recorded_in(session) if resume else None
+        kept = earlier.to_json() if earlier else {}
+        agent, known = await self._start(spec, session.id, f"session {session.id}", cwd, record, kept)
         try:
             handshake = Handshake(agent, spec, seconds=self._settings.initialize_timeout)
-            await handshake.initialize()
-            await handshake.open_session(cwd)
+            way = way_to_resume(await handshake.initialize())
+            if earlier is None:
+                opened = await handshake.open_session(cwd)
+            elif way is None:
+                raise AgentProtocolError(
+                    "it cannot go on with a session any more, which it could when that was begun: "
+                    "use the version of the agent that it was begun with",
+                    agent=spec.name,
+                )
+            else:
+                opened = earlier.session_id
+                await handshake.reopen_session(cwd, opened, method=way)
+            now = _Conversation(opened, way)
+            if now != earlier:
+                await record({**known, **now.to_json()})
         except BaseException:
             await agent.aclose()
             raise
         return agent
+
+    def can_resume(self, session: Session, /) -> bool:
+        """Tell whether the session's last agent said that it could go on with what it has recorded."""
+        recorded = _Conversation.recorded_in(session)
+        return recorded is not None and recorded.way is not None
+
+    def decline(self, request: Frame, /, *, cancelled: bool) -> Frame:
+        """Return the DECISION that says no to this REQUEST, in ACP's terms."""
+        return questions.decline(request, cancelled=cancelled)
 
     async def profile(self, spec: AgentSpec, /) -> Json:
         """Return the agent's answer to ``initialize``, given in an empty directory.
@@ -108,19 +158,24 @@ class AcpLauncher:
     async def _ask_profile(self, spec: AgentSpec) -> Json:
         name = f"profile-{self._ids.new_id()}"
         async with empty_directory(self._directory) as directory:
-            agent = await self._start(spec, name, f"profile of agent {spec.name!r}", directory, _forget)
+            label = f"profile of agent {spec.name!r}"
+            agent, _ = await self._start(spec, name, label, directory, _forget, {})
             try:
                 return await Handshake(agent, spec, seconds=self._settings.initialize_timeout).initialize()
             finally:
                 await agent.aclose()
 
     async def _start(
-        self, spec: AgentSpec, session_id: str, label: str, cwd: Path, record: Record
-    ) -> AcpAgent:
+        self, spec: AgentSpec, session_id: str, label: str, cwd: Path, record: Record, kept: Json
+    ) -> tuple[AcpAgent, dict[str, Any]]:
+        """Start the process, and return it with what was recorded of it.
+
+        :param kept: what else the record is to hold.
+        """
         environment = child_environment(
             self._environment, granted=spec.env, session_id=session_id, node=self._node
         )
-        known = {"marker": marker(session_id), "command": list(spec.command)}
+        known = {"marker": marker(session_id), "command": list(spec.command), **kept}
         await record(known)
         process = await start_process(
             spec.command,
@@ -142,11 +197,12 @@ class AcpLauncher:
         try:
             stat = processes.stat(process.pid)
             started = {"start_time": stat.start_time, "boot": processes.boot_id()} if stat else {}
-            await record({**known, "pid": process.pid, "pgid": process.pid, **started})
+            known |= {"pid": process.pid, "pgid": process.pid, **started}
+            await record(known)
         except BaseException:
             await agent.aclose()
             raise
-        return agent
+        return agent, known
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ import pytest
 
 from relaykit.conversation.frame import Frame, Kind
 from relaykit.errors import AgentGone, FrameTooLarge
+from relaykit_acp import questions
 from relaykit_acp.agent import AcpAgent
 from relaykit_acp.settings import AcpSettings
 from support.acp_agents import QUICK, echo, new_session, prompt, running, say, texts, until
@@ -95,7 +96,7 @@ async def test_a_question_is_answered_once(caplog: pytest.LogCaptureFixture) -> 
     async with running() as agent:
         await agent.send(prompt("/ask"))
         question = (await until(Kind.REQUEST, agent))[-1]
-        decision = agent.decline(question, cancelled=False)
+        decision = questions.decline(question, cancelled=False)
         await agent.send(decision)
         await agent.send(decision)
         assert texts(await until(Kind.TURN_END, agent)) == ["permission: no"]
@@ -117,13 +118,13 @@ async def test_declining_and_cancelling_reach_the_agent() -> None:
         for cancelled, said in ((False, "permission: no"), (True, "permission: cancelled")):
             await agent.send(prompt("/ask"))
             question = (await until(Kind.REQUEST, agent))[-1]
-            await agent.send(agent.decline(question, cancelled=cancelled))
+            await agent.send(questions.decline(question, cancelled=cancelled))
             assert texts(await until(Kind.TURN_END, agent)) == [said]
         for cancelled, action in ((False, "decline"), (True, "cancel")):
             await agent.send(prompt("/elicit"))
             question = (await until(Kind.REQUEST, agent))[-1]
             assert question.method == "elicitation/create"
-            await agent.send(agent.decline(question, cancelled=cancelled))
+            await agent.send(questions.decline(question, cancelled=cancelled))
             assert texts(await until(Kind.TURN_END, agent)) == [f'elicitation: {{"action": "{action}"}}']
 
 

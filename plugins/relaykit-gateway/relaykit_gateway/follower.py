@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from relaykit.conversation import Batch, Cursor, Entry, Kind
 from relaykit.relay import LiveSession
-from relaykit.relay.run_session import ENDED
+from relaykit.relay.notices import ENDED
 from relaykit.session import Cause, Session
 from relaykit_gateway.codes import Code
 from relaykit_gateway.following import Following

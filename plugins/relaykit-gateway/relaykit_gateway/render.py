@@ -10,7 +10,7 @@ import msgspec
 from relaykit.conversation import Entry, Kind
 from relaykit.errors import LoginRequired
 from relaykit.relay import LiveSession
-from relaykit.relay.run_session import ACTIVE, ENDED, TERMINATING
+from relaykit.relay.notices import ACTIVE, ENDED, TERMINATING
 from relaykit.session import Cause
 from relaykit_gateway.answers import read_answer
 from relaykit_gateway.codes import Code

@@ -391,7 +391,7 @@ async def test_what_was_trimmed_is_told_to_who_knows_relaykit(gateway: Gateway) 
         live = gateway.relay.live(session_id)
         for _ in range(3):
             await live.conversation.publish([filler(5)])
-        await gateway.relay._journal.trim(session_id, through=2)
+        await gateway.relay._transcripts.journal.trim(session_id, through=2)
         async with acp_socket(gateway, aware=True) as aware, acp_socket(gateway) as plain:
             await aware.open("load", session_id)
             assert aware.heard[1] == {
@@ -422,7 +422,7 @@ async def test_a_journal_that_cannot_be_read_fails_what_waits_alone(
         for _ in range(2):
             await gateway.relay.live(session_id).conversation.publish([filler(9)])
         with monkeypatch.context() as patched:
-            patched.setattr(gateway.relay._journal, "read", fail)
+            patched.setattr(gateway.relay._transcripts.journal, "read", fail)
             error = await other.error_of(other.ask("session/load", sessionId=session_id))
         assert error["code"] == -32603
         assert "load the session again, after 0" in error["message"]

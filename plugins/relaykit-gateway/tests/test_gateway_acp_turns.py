@@ -256,7 +256,7 @@ async def test_cancelling_ends_the_turn_and_takes_back_ones_own_prompts_alone(ga
         running = one.prompt(session_id, "/sleep 600")
         await other.skip_to("_relaykit/turn_started")
         theirs = other.prompt(session_id, "theirs")
-        while not gateway.relay.live(session_id)._turns.waiting:
+        while not gateway.relay.live(session_id)._queue.turns.waiting:
             assert "sessions" in await other.result_of(other.ask("session/list"))
         mine = one.prompt(session_id, "mine")
         one.notify("session/cancel", sessionId=session_id)

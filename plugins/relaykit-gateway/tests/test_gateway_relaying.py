@@ -139,7 +139,7 @@ async def test_what_was_trimmed_is_said(relay: Relay) -> None:
         filler = Frame(Kind.UPDATE, b'"%b"' % (b"x" * (5 * 1024 * 1024)), method="_filler")
         for _ in range(3):
             await live.conversation.publish([filler])
-        await relay._journal.trim(session_id, through=2)
+        await relay._transcripts.journal.trim(session_id, through=2)
         socket.say("session:attach", sessionId=session_id)
         await socket.skip_to("session:attached")
         gap = await socket.expect("session:gap")
@@ -163,7 +163,7 @@ async def test_a_journal_that_cannot_be_read_ends_the_following_alone(
             raise JournalError("the disk is gone")
 
         with monkeypatch.context() as patched:
-            patched.setattr(relay._journal, "read", fail)
+            patched.setattr(relay._transcripts.journal, "read", fail)
             socket.say("session:attach", sessionId=session_id)
             await socket.expect("session:attached")
             error = await socket.expect("error")

@@ -9,7 +9,7 @@ import msgspec
 
 from relaykit.conversation import Batch, Cursor, Entry, Kind
 from relaykit.relay import LiveSession
-from relaykit.relay.run_session import ENDED, TERMINATING
+from relaykit.relay.notices import ENDED, TERMINATING
 from relaykit.session import Cause, Session
 from relaykit_gateway.acp.envelope import compose_error, compose_notification, compose_result, quote
 from relaykit_gateway.acp.errors import INTERNAL_ERROR, RpcError, rpc_error_of

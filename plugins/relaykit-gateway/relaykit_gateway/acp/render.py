@@ -9,7 +9,7 @@ import msgspec
 from relaykit.conversation import Entry, Kind
 from relaykit.errors import LoginRequired
 from relaykit.relay import LiveSession
-from relaykit.relay.run_session import ENDED
+from relaykit.relay.notices import ENDED
 from relaykit_gateway.acp.envelope import (
     compose_error,
     compose_notification,

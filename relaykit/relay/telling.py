@@ -1,0 +1,70 @@
+"""Telling: plugins hear of turns and questions, outside of the relaying."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from relaykit.clock import Clock
+from relaykit.conversation.frame import Frame
+from relaykit.conversation.permissions import Question
+from relaykit.hooks.dispatch import Dispatcher
+from relaykit.hooks.events import QuestionAnswered, QuestionAsked, TurnEnded, TurnStarted
+from relaykit.relay.turns import Turn
+from relaykit.session.model import Session
+from relaykit.session.news import News
+
+
+class Telling:
+    """Makes the events of one session, where somebody listens, and has them told in order.
+
+    :param session: returns the session as it is now.
+    """
+
+    def __init__(
+        self, session: Callable[[], Awaitable[Session]], *, dispatcher: Dispatcher, clock: Clock, news: News
+    ) -> None:
+        self._session = session
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._news = news
+
+    async def turn_started(self, turn: Turn, *, client_id: str) -> None:
+        """Tell that a prompt went to the agent."""
+        if self._dispatcher.listens_to("relaykit_on_turn_started"):
+            started = TurnStarted(
+                session=await self._session(), turn=turn.ref, client_id=client_id, at=self._clock.now()
+            )
+            self._news.tell(partial(self._dispatcher.turn_started, started))
+
+    async def turn_ended(self, turn: Turn, outcome: str) -> None:
+        """Tell that a turn is over."""
+        if self._dispatcher.listens_to("relaykit_on_turn_ended"):
+            ended = TurnEnded(
+                session=await self._session(),
+                turn=turn.ref,
+                outcome=outcome,
+                seconds=self._clock.monotonic() - turn.started,
+                at=self._clock.now(),
+            )
+            self._news.tell(partial(self._dispatcher.turn_ended, ended))
+
+    async def question_asked(self, request: Frame) -> None:
+        """Tell that a question was put to people."""
+        if self._dispatcher.listens_to("relaykit_on_question_asked"):
+            asked = QuestionAsked(session=await self._session(), request=request, at=self._clock.now())
+            self._news.tell(partial(self._dispatcher.question_asked, asked))
+
+    async def question_answered(self, question: Question, decision: Frame, *, by: str, outcome: str) -> None:
+        """Tell that a question was answered, by whom or what, and how."""
+        if self._dispatcher.listens_to("relaykit_on_question_answered"):
+            answered = QuestionAnswered(
+                session=await self._session(),
+                request=question.request,
+                decision=decision,
+                by=by,
+                outcome=outcome,
+                seconds=self._clock.monotonic() - question.asked,
+                at=self._clock.now(),
+            )
+            self._news.tell(partial(self._dispatcher.question_answered, answered))
