@@ -26,7 +26,7 @@ from relaykit.relay.outbox import Outbox
 from relaykit.relay.past import look_back
 from relaykit.relay.rest import Presence, Rest
 from relaykit.relay.telling import Telling
-from relaykit.relay.turn_queue import ToItsEnd, TurnQueue, error
+from relaykit.relay.turn_queue import INVALID_PARAMS, ToItsEnd, TurnQueue, error
 from relaykit.relay.turns import Prompt, Turn
 from relaykit.session.manager import Manager
 from relaykit.session.model import Json, Session, SessionState
@@ -35,7 +35,6 @@ from relaykit.tasks import OwnedTasks
 
 logger = logging.getLogger(__name__)
 
-_INVALID_PARAMS = -32602
 _STRAGGLERS = 1.0
 """Seconds for what an agent that was stopped has still said."""
 
@@ -74,12 +73,9 @@ class LiveSession:
         self.questions = Questions(session.id)
         self.spawn_error: SpawnError | None = None
         self.clients = 0
-        self.last_used = clock.monotonic()
-        """On the clock's monotonic seconds: when there was last a client, a turn or a message."""
-        self.doomed = ""
-        """Why the session, which an earlier relay has left, is ended at once; empty if it goes on."""
-        self.leaving = False
-        """The relay ends, and the session does not: it sleeps until the next one."""
+        self.last_used = clock.monotonic()  # when there was last a client, a turn or a message
+        self.doomed = ""  # why a session that an earlier relay has left is ended at once
+        self.leaving = False  # the relay ends, and the session does not: it sleeps until the next one
         self.ended = anyio.Event()
         self.rest = Rest(asleep=session.state is SessionState.ACTIVE)
         self.news = news
@@ -278,9 +274,7 @@ class LiveSession:
 
     async def recall(self) -> None:
         """Take up what an earlier relay has left open in the transcript, and close it there."""
-        past = await look_back(self.conversation)
-        now = self._clock.monotonic()
-        turns = self._queue.turns
+        past, now, turns = await look_back(self.conversation), self._clock.monotonic(), self._queue.turns
         for end in past.ends:
             turns.remember(end)
         for entry in past.questions:
@@ -318,6 +312,8 @@ class LiveSession:
 
         What the agent has said is recorded; a turn that runs is interrupted.
         """
+        if self.rest.presence is Presence.AWAKE:
+            self._queue.has_agent = False  # what comes from now on waits for the next
         await self.rest.stop_agent(reason, partial(self._manager.detach_agent, self.id), self._read_the_rest)
 
     def _read_the_rest(self) -> None:
@@ -341,14 +337,14 @@ class LiveSession:
     async def _undeliverable(self, frame: Frame, why: str) -> None:
         """Answer for the agent what cannot be put to it: one client's mistake ends no session."""
         if frame.kind is Kind.PROMPT:
-            end = Frame(Kind.TURN_END, error(_INVALID_PARAMS, why), frame.ref, frame.method, failed=True)
+            end = Frame(Kind.TURN_END, error(INVALID_PARAMS, why), frame.ref, frame.method, failed=True)
             [entry] = await self.conversation.publish([end])
             await self._queue.over(entry)
         elif frame.kind is Kind.DECISION:
             request = Question(Frame(Kind.REQUEST, ref=frame.ref, method=frame.method), 0)
             self._send(self._asking.cancelled(request))
         elif frame.kind is Kind.CALL:
-            refusal = Frame(Kind.RESULT, error(_INVALID_PARAMS, why), frame.ref, frame.method, failed=True)
+            refusal = Frame(Kind.RESULT, error(INVALID_PARAMS, why), frame.ref, frame.method, failed=True)
             await self.conversation.publish([refusal])
 
     def _send(self, frame: Frame) -> None:

@@ -118,7 +118,8 @@ class LiveSessions:
         """
         spec = self._agents.get(session.agent)
         if spec is None:
-            spec, doomed = _lost_agent(session, self._agents), doomed or _no_agent(session)
+            spec = _stand_in(session, self._agents)
+            doomed = f"its agent {session.agent!r} is not configured any more"
         conversation = self._transcripts.conversation()
         await self._transcripts.open(conversation, session)
         head = conversation.head
@@ -229,10 +230,6 @@ async def _here(do: Callable[[], Awaitable[None]]) -> None:
     await do()
 
 
-def _lost_agent(session: Session, agents: Mapping[str, AgentSpec]) -> AgentSpec:
-    """Return a stand-in for an agent that is not configured any more, with a launcher that there is."""
+def _stand_in(session: Session, agents: Mapping[str, AgentSpec]) -> AgentSpec:
+    """Return what stands for an agent that is not configured any more: it is never started."""
     return AgentSpec(name=session.agent, command=("false",), launcher=next(iter(agents.values())).launcher)
-
-
-def _no_agent(session: Session) -> str:
-    return f"its agent {session.agent!r} is not configured any more"

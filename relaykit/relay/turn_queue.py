@@ -16,7 +16,7 @@ from relaykit.relay.turns import Prompt, Turn, Turns
 from relaykit.session.manager import Manager
 from relaykit.session.news import News
 
-INTERNAL_ERROR = -32603
+INVALID_PARAMS, INTERNAL_ERROR = -32602, -32603
 
 ToItsEnd = Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]
 """Does something to its end, whatever becomes of who waits for it."""

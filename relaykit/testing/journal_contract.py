@@ -2,7 +2,7 @@
 
 A plugin's test suite needs no more than this, and has pytest and anyio's pytest plugin at hand::
 
-    pytest.register_assert_rewrite("relaykit.testing.journal_contract")  # in conftest.py, for readable failures
+    pytest.register_assert_rewrite("relaykit.testing")  # in conftest.py, for readable failures
 
 
     class TestSqliteJournal(JournalContract):
@@ -17,9 +17,8 @@ They run on every event loop that anyio's plugin offers.
 
 from __future__ import annotations
 
-from collections.abc import MutableSequence, Sequence
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from collections.abc import MutableSequence
+from datetime import timedelta
 from typing import Any
 
 import anyio
@@ -27,39 +26,15 @@ import pytest
 
 from relaykit.conversation import Entry, Frame, Journal, JournalState, Kind
 from relaykit.errors import JournalConflict
-from relaykit.session import Activity, Cause, Session, SessionFilter, SessionState
 from relaykit.testing.interruption import Interruption
+from relaykit.testing.keeping_contract import KeepingContract
 from relaykit.testing.store_contract import make_session
+from relaykit.testing.transcripts import SAID_AT, ended_session, make_entries, opened, read_all, refused
 
-_SAID_AT = datetime(2030, 1, 1, 12, 30, 15, 123456, tzinfo=UTC)
-_ALL = SessionFilter()
-
-
-def make_entries(first: int, last: int, *, text: str = "said") -> list[Entry]:
-    """Return the entries `first` to `last`, each with words of its own."""
-    return [
-        Entry(seq, _SAID_AT + timedelta(seconds=seq), Frame(Kind.UPDATE, b'"%b %d"' % (text.encode(), seq)))
-        for seq in range(first, last + 1)
-    ]
+__all__ = ["JournalContract", "ended_session", "make_entries"]
 
 
-def ended_session(session_id: str, *, minute: int = 0, **changes: Any) -> Session:
-    """Return a session that is CLEANED, and ended at that minute."""
-    return make_session(
-        session_id,
-        state=SessionState.CLEANED,
-        version=5,
-        worktree_dir="/work/ünïcode",
-        cause=Cause.AGENT_EXITED,
-        reason="it exited with 1",
-        resources={"acp": {"pid": 7, "argv": ["a", "b"]}},
-        activity=Activity(_SAID_AT - timedelta(minutes=minute), 9),
-        ended_at=_SAID_AT + timedelta(minutes=minute),
-        **changes,
-    )
-
-
-class JournalContract:
+class JournalContract(KeepingContract):
     """What holds for every journal. Override `journal`."""
 
     pytestmark = pytest.mark.anyio
@@ -75,7 +50,7 @@ class JournalContract:
         state = await journal.open(make_session())
         assert (state.first, state.head) == (1, 0)
         assert state.epoch
-        assert await _read_all(journal) == []
+        assert await read_all(journal) == []
 
     async def test_an_epoch_is_minted_once(self, journal: Journal) -> None:
         first = await journal.open(make_session())
@@ -109,18 +84,18 @@ class JournalContract:
             Frame(Kind.NOTICE, b'{"x":"' + b"x" * 1_000_000 + b'"}', method="active"),
             Frame(Kind.UPDATE, b'"\\u0000 \\ud83d"', method="_vendor/thing"),
         ]
-        entries = [Entry(seq, _SAID_AT + timedelta(seconds=seq), said) for seq, said in enumerate(frames, 1)]
-        epoch = await _opened(journal)
+        entries = [Entry(seq, SAID_AT + timedelta(seconds=seq), said) for seq, said in enumerate(frames, 1)]
+        epoch = await opened(journal)
         await journal.append("s1", epoch, entries)
-        assert await _read_all(journal) == entries
+        assert await read_all(journal) == entries
 
     async def test_batches_follow_each_other(self, journal: Journal) -> None:
-        epoch = await _opened(journal)
+        epoch = await opened(journal)
         await journal.append("s1", epoch, make_entries(1, 1))
         await journal.append("s1", epoch, make_entries(2, 5))
         await journal.append("s1", epoch, [])
         await journal.append("s1", epoch, make_entries(6, 7))
-        assert await _read_all(journal) == make_entries(1, 7)
+        assert await read_all(journal) == make_entries(1, 7)
         assert (await journal.open(make_session())).head == 7
 
     @pytest.mark.parametrize(
@@ -129,26 +104,26 @@ class JournalContract:
         ids=["behind the head", "far behind the head", "inside"],
     )
     async def test_a_hole_is_refused(self, journal: Journal, batch: list[Entry]) -> None:
-        epoch = await _opened(journal)
+        epoch = await opened(journal)
         await journal.append("s1", epoch, make_entries(1, 1))
-        await _refused(journal, epoch, batch, left=make_entries(1, 1))
+        await refused(journal, epoch, batch, left=make_entries(1, 1))
 
     async def test_another_epoch_is_refused(self, journal: Journal) -> None:
-        epoch = await _opened(journal)
-        await _refused(journal, f"{epoch}-not", make_entries(1, 1), left=[])
+        epoch = await opened(journal)
+        await refused(journal, f"{epoch}-not", make_entries(1, 1), left=[])
         await journal.append("s1", epoch, make_entries(1, 2))
-        await _refused(journal, f"{epoch}-not", make_entries(1, 2), left=make_entries(1, 2))
+        await refused(journal, f"{epoch}-not", make_entries(1, 2), left=make_entries(1, 2))
 
     async def test_what_was_never_opened_takes_nothing(self, journal: Journal) -> None:
-        epoch = await _opened(journal, "s2")
-        await _refused(journal, epoch, make_entries(1, 1), left=[])
+        epoch = await opened(journal, "s2")
+        await refused(journal, epoch, make_entries(1, 1), left=[])
 
     async def test_the_same_batch_again_succeeds_and_changes_nothing(self, journal: Journal) -> None:
-        epoch = await _opened(journal)
+        epoch = await opened(journal)
         for batch in (make_entries(1, 1), make_entries(2, 4)):
             await journal.append("s1", epoch, batch)
             await journal.append("s1", epoch, batch)
-        assert await _read_all(journal) == make_entries(1, 4)
+        assert await read_all(journal) == make_entries(1, 4)
         await journal.append("s1", epoch, make_entries(5, 5))
 
     @pytest.mark.parametrize(
@@ -165,27 +140,27 @@ class JournalContract:
     async def test_another_batch_under_the_same_numbers_is_refused(
         self, journal: Journal, changes: dict[str, Any]
     ) -> None:
-        epoch = await _opened(journal)
+        epoch = await opened(journal)
         said = make_entries(1, 3)
         await journal.append("s1", epoch, said)
         other = [*said[:2], said[2]._replace(frame=said[2].frame._replace(**changes))]
-        await _refused(journal, epoch, other, left=said)
+        await refused(journal, epoch, other, left=said)
 
     async def test_another_time_makes_another_batch(self, journal: Journal) -> None:
-        epoch = await _opened(journal)
+        epoch = await opened(journal)
         said = make_entries(1, 1)
         await journal.append("s1", epoch, said)
         later = [said[0]._replace(at=said[0].at + timedelta(microseconds=1))]
-        await _refused(journal, epoch, later, left=said)
+        await refused(journal, epoch, later, left=said)
 
     @pytest.mark.parametrize("first", [1, 2, 3])
     async def test_a_batch_that_overlaps_is_refused_whole(self, journal: Journal, first: int) -> None:
-        epoch = await _opened(journal)
+        epoch = await opened(journal)
         await journal.append("s1", epoch, make_entries(1, 3))
-        await _refused(journal, epoch, make_entries(first, 5), left=make_entries(1, 3))
+        await refused(journal, epoch, make_entries(first, 5), left=make_entries(1, 3))
 
     async def test_of_two_writers_one_is_fenced_off(self, journal: Journal) -> None:
-        epoch = await _opened(journal)
+        epoch = await opened(journal)
         won: list[str] = []
         lost: list[str] = []
 
@@ -202,11 +177,11 @@ class JournalContract:
                 for number in range(20):
                     tasks.start_soon(write, f"writer {number}")
         assert (len(won), len(lost)) == (1, 19)
-        assert await _read_all(journal) == make_entries(1, 3, text=won[0])
+        assert await read_all(journal) == make_entries(1, 3, text=won[0])
 
     async def test_sessions_are_written_side_by_side(self, journal: Journal) -> None:
         ids = [f"s{number:02}" for number in range(20)]
-        epochs = {session_id: await _opened(journal, session_id) for session_id in ids}
+        epochs = {session_id: await opened(journal, session_id) for session_id in ids}
 
         async def write(session_id: str) -> None:
             for first in range(1, 30, 3):
@@ -218,19 +193,19 @@ class JournalContract:
                 for session_id in ids:
                     tasks.start_soon(write, session_id)
         for session_id in ids:
-            assert await _read_all(journal, session_id) == make_entries(1, 30, text=session_id)
+            assert await read_all(journal, session_id) == make_entries(1, 30, text=session_id)
 
     # ------------------------------------------------------------ nothing is aliased
 
     async def test_what_was_handed_in_can_change_no_more(self, journal: Journal) -> None:
-        epoch = await _opened(journal)
+        epoch = await opened(journal)
         batch = make_entries(1, 3)
         await journal.append("s1", epoch, batch)
         batch.clear()
-        assert await _read_all(journal) == make_entries(1, 3)
+        assert await read_all(journal) == make_entries(1, 3)
 
     async def test_a_page_that_was_handed_out_stays_as_it_was(self, journal: Journal) -> None:
-        epoch = await _opened(journal)
+        epoch = await opened(journal)
         await journal.append("s1", epoch, make_entries(1, 3))
         page = await journal.read("s1", after=0, limit=10)
         await journal.append("s1", epoch, make_entries(4, 5))
@@ -238,12 +213,12 @@ class JournalContract:
         assert list(page) == make_entries(1, 3)
         if isinstance(page, MutableSequence):
             page.clear()
-        assert await _read_all(journal) == make_entries(3, 5)
+        assert await read_all(journal) == make_entries(3, 5)
 
     # ------------------------------------------------------------ read
 
     async def test_pages_follow_each_other_without_a_gap(self, journal: Journal) -> None:
-        epoch = await _opened(journal)
+        epoch = await opened(journal)
         await journal.append("s1", epoch, make_entries(1, 25))
         assert list(await journal.read("s1", after=0, limit=10)) == make_entries(1, 10)
         assert list(await journal.read("s1", after=10, limit=10)) == make_entries(11, 20)
@@ -251,156 +226,11 @@ class JournalContract:
         assert list(await journal.read("s1", after=24, limit=1)) == make_entries(25, 25)
 
     async def test_there_is_nothing_behind_the_head(self, journal: Journal) -> None:
-        epoch = await _opened(journal)
+        epoch = await opened(journal)
         await journal.append("s1", epoch, make_entries(1, 2))
         assert list(await journal.read("s1", after=2, limit=10)) == []
         assert list(await journal.read("s1", after=7, limit=10)) == []
         assert list(await journal.read("nobody", after=0, limit=10)) == []
-
-    # ------------------------------------------------------------ trim
-
-    async def test_trimming_forgets_the_oldest_and_keeps_the_numbers(self, journal: Journal) -> None:
-        epoch = await _opened(journal)
-        await journal.append("s1", epoch, make_entries(1, 5))
-        await journal.trim("s1", through=3)
-        assert await journal.open(make_session()) == JournalState(epoch, 4, 5)
-        assert await _read_all(journal) == make_entries(4, 5)
-        assert list(await journal.read("s1", after=2, limit=1)) == make_entries(4, 4)
-        assert list(await journal.read("s1", after=4, limit=10)) == make_entries(5, 5)
-        await journal.append("s1", epoch, make_entries(6, 6))
-        await _refused(journal, epoch, make_entries(8, 8), left=make_entries(4, 6))
-
-    async def test_trimming_less_or_nothing_changes_nothing(self, journal: Journal) -> None:
-        epoch = await _opened(journal)
-        await journal.append("s1", epoch, make_entries(1, 5))
-        await journal.trim("s1", through=0)
-        assert await _read_all(journal) == make_entries(1, 5)
-        await journal.trim("s1", through=3)
-        await journal.trim("s1", through=2)
-        assert await _read_all(journal) == make_entries(4, 5)
-
-    @pytest.mark.parametrize("through", [5, 99])
-    async def test_trimming_everything_keeps_the_head(self, journal: Journal, through: int) -> None:
-        epoch = await _opened(journal)
-        await journal.append("s1", epoch, make_entries(1, 5))
-        await journal.trim("s1", through=through)
-        assert await journal.open(make_session()) == JournalState(epoch, 6, 5)
-        assert await _read_all(journal) == []
-        await _refused(journal, epoch, make_entries(1, 1), left=[])
-        await journal.append("s1", epoch, make_entries(6, 7))
-        assert await _read_all(journal) == make_entries(6, 7)
-
-    async def test_trimming_leaves_other_sessions_alone(self, journal: Journal) -> None:
-        for session_id in ("s1", "s2"):
-            await journal.append(session_id, await _opened(journal, session_id), make_entries(1, 3))
-        await journal.trim("s1", through=3)
-        assert await _read_all(journal, "s2") == make_entries(1, 3)
-
-    # ------------------------------------------------------------ close and ended
-
-    async def test_what_is_closed_is_kept_and_takes_nothing(self, journal: Journal) -> None:
-        epoch = await _opened(journal)
-        await journal.append("s1", epoch, make_entries(1, 3))
-        await journal.close(ended_session("s1"))
-        await _refused(journal, epoch, make_entries(4, 4), left=make_entries(1, 3))
-        await journal.close(ended_session("s1"))
-        await _refused(journal, epoch, make_entries(4, 4), left=make_entries(1, 3))
-        assert await journal.find("s1") == ended_session("s1")
-
-    async def test_what_was_closed_can_be_opened_again(self, journal: Journal) -> None:
-        epoch = await _opened(journal)
-        await journal.append("s1", epoch, make_entries(1, 3))
-        await journal.close(ended_session("s1"))
-        assert await journal.open(make_session()) == JournalState(epoch, 1, 3)
-        assert await journal.find("s1") is None
-        assert list(await journal.ended(_ALL, before=_SAID_AT + timedelta(days=1))) == []
-        await journal.append("s1", epoch, make_entries(4, 4))
-        await journal.close(ended_session("s1", minute=7))
-        assert await journal.find("s1") == ended_session("s1", minute=7)
-        assert await _read_all(journal) == make_entries(1, 4)
-
-    async def test_only_what_is_closed_is_found(self, journal: Journal) -> None:
-        await _opened(journal)
-        assert await journal.find("s1") is None
-        assert await journal.find("nobody") is None
-        await journal.close(ended_session("nobody"))
-        assert await journal.find("nobody") is None
-
-    async def test_what_ended_is_listed_latest_first(self, journal: Journal) -> None:
-        minutes = {"s1": 3, "s2": 1, "s3": 2, "s4": 4}
-        for session_id in (*minutes, "running"):
-            await _opened(journal, session_id)
-        for session_id, minute in minutes.items():
-            await journal.close(ended_session(session_id, minute=minute))
-        after_three = _SAID_AT + timedelta(minutes=3, seconds=1)
-        assert list(await journal.ended(_ALL, before=after_three)) == [
-            ended_session(session_id, minute=minutes[session_id]) for session_id in ("s1", "s3", "s2")
-        ]
-        assert await _ended(journal, before=after_three, limit=2) == ["s1", "s3"]
-        assert await _ended(journal, before=after_three, skip=2, limit=2) == ["s2"]
-        assert await _ended(journal, before=_SAID_AT) == []
-        assert await _ended(journal, before=_SAID_AT + timedelta(minutes=3)) == ["s3", "s2"]
-
-    async def test_what_ended_at_once_is_listed_by_id(self, journal: Journal) -> None:
-        for session_id in ("s2", "s3", "s1"):
-            await _opened(journal, session_id)
-            await journal.close(ended_session(session_id))
-        assert await _ended(journal) == ["s1", "s2", "s3"]
-        assert await _ended(journal, skip=1, limit=1) == ["s2"]
-
-    async def test_a_session_that_does_not_say_when_it_ended_ended_when_it_was_last_active(
-        self, journal: Journal
-    ) -> None:
-        later = ended_session("s1", minute=1)
-        silent = replace(ended_session("s2"), ended_at=None, activity=Activity(_SAID_AT))
-        for session in (later, silent):
-            await _opened(journal, session.id)
-            await journal.close(session)
-        assert await _ended(journal, before=_SAID_AT + timedelta(seconds=1)) == ["s2"]
-        assert await _ended(journal) == ["s1", "s2"]
-
-    @pytest.mark.parametrize(
-        "where",
-        [
-            SessionFilter(agent_id="auth"),
-            SessionFilter(owner="ann"),
-            SessionFilter(project="site"),
-            SessionFilter(node="n2"),
-            SessionFilter(state=SessionState.CLEANED, owner="ann", project="site"),
-        ],
-    )
-    async def test_what_ended_is_listed_by_what_it_was(self, journal: Journal, where: SessionFilter) -> None:
-        wanted = ended_session("s2", agent_id="auth", owner="ann", project="site", node="n2")
-        for session in (ended_session("s1"), wanted, ended_session("s3")):
-            await _opened(journal, session.id)
-            await journal.close(session)
-        assert list(await journal.ended(where, before=_SAID_AT + timedelta(days=1))) == [wanted]
-        assert list(await journal.ended(SessionFilter(owner="bob"), before=_SAID_AT)) == []
-
-    # ------------------------------------------------------------ delete
-
-    async def test_what_was_deleted_is_forgotten(self, journal: Journal) -> None:
-        epochs = {session_id: await _opened(journal, session_id) for session_id in ("s1", "s2")}
-        for session_id, epoch in epochs.items():
-            await journal.append(session_id, epoch, make_entries(1, 3))
-            await journal.close(ended_session(session_id))
-        await journal.delete("s1")
-        assert await _read_all(journal) == []
-        assert await _ended(journal) == ["s2"]
-        assert await journal.find("s1") is None
-        assert await _read_all(journal, "s2") == make_entries(1, 3)
-        state = await journal.open(make_session())
-        assert (state.first, state.head) == (1, 0)
-        assert state.epoch not in epochs.values()
-        await _refused(journal, epochs["s1"], make_entries(1, 3), left=[])
-        await journal.append("s1", state.epoch, make_entries(1, 1))
-
-    async def test_deleting_the_absent_does_nothing(self, journal: Journal) -> None:
-        epoch = await _opened(journal)
-        await journal.delete("nobody")
-        await journal.append("s1", epoch, make_entries(1, 1))
-        await journal.delete("s1")
-        await journal.delete("s1")
 
     # ------------------------------------------------------------ cancelled
 
@@ -418,38 +248,16 @@ class JournalContract:
         pytest.fail("an open is suspended a thousand times")
 
     async def test_a_cancelled_append_happened_or_did_not(self, journal: Journal) -> None:
-        epoch = await _opened(journal)
+        epoch = await opened(journal)
         for at in range(1, 1000):
             before, batch = make_entries(1, 3 * at - 3), make_entries(3 * at - 2, 3 * at)
             with anyio.CancelScope() as scope:
                 call = Interruption(journal.append("s1", epoch, batch), at=at, cancel=scope.cancel)
                 await call
-            held = await _read_all(journal)
+            held = await read_all(journal)
             assert held in (before, before + batch) if scope.cancelled_caught else held == before + batch
             await journal.append("s1", epoch, batch)
-            assert await _read_all(journal) == before + batch
+            assert await read_all(journal) == before + batch
             if not call.happened:
                 return
         pytest.fail("an append is suspended a thousand times")
-
-
-async def _opened(journal: Journal, session_id: str = "s1") -> str:
-    return (await journal.open(make_session(session_id))).epoch
-
-
-async def _read_all(journal: Journal, session_id: str = "s1") -> list[Entry]:
-    return list(await journal.read(session_id, after=0, limit=1000))
-
-
-async def _ended(
-    journal: Journal, *, before: datetime = _SAID_AT + timedelta(days=1), skip: int = 0, limit: int = 100
-) -> list[str]:
-    return [session.id for session in await journal.ended(_ALL, before=before, skip=skip, limit=limit)]
-
-
-async def _refused(journal: Journal, epoch: str, batch: Sequence[Entry], *, left: list[Entry]) -> None:
-    """Check that session s1 refuses a batch whole, and holds what it held."""
-    with pytest.raises(JournalConflict) as caught:
-        await journal.append("s1", epoch, batch)
-    assert caught.value.session_id == "s1"
-    assert await _read_all(journal) == left

@@ -197,7 +197,7 @@ class AcpLauncher:
         try:
             stat = processes.stat(process.pid)
             started = {"start_time": stat.start_time, "boot": processes.boot_id()} if stat else {}
-            known |= {"pid": process.pid, "pgid": process.pid, **started}
+            known = {**known, "pid": process.pid, "pgid": process.pid, **started}
             await record(known)
         except BaseException:
             await agent.aclose()

@@ -212,7 +212,7 @@ async def test_what_identifies_it_is_recorded_before_it_starts_and_after() -> No
 
     async with launcher() as opened:
         agent = await opened.launch(ECHO, session, Path.cwd(), record)
-        first, second = recorder.facts
+        first, second, third = recorder.facts
         assert before[0] == []
         assert first == {"marker": f"RELAYKIT_SESSION={session.id}", "command": list(ECHO.command)}
         assert before[1] == [second["pid"]]
@@ -225,7 +225,11 @@ async def test_what_identifies_it_is_recorded_before_it_starts_and_after() -> No
             "start_time": stat.start_time,
             "boot": processes.boot_id(),
         }
-        assert json.loads(json.dumps(second)) == second
+        conversation = third["conversation"]
+        assert third == {**second, "conversation": conversation}
+        assert conversation["session"].startswith("sess-")
+        assert conversation["resume"] == "session/resume"
+        assert json.loads(json.dumps(third)) == third
         await agent.aclose()
 
 
