@@ -32,7 +32,11 @@ class SqliteJournal:
     async def append(self, session_id: str, epoch: str, entries: Sequence[Entry], /) -> None:
         """Record entries, all or none."""
         batch = tuple(entries)  # the caller's list is the caller's
-        await self._write(lambda database: database.transcripts.append(session_id, epoch, batch))
+        await self._thread.run(
+            lambda database: database.transcripts.append(session_id, epoch, batch),
+            writes=True,
+            failure=JournalError,
+        )
 
     async def read(self, session_id: str, /, *, after: int, limit: int) -> Sequence[Entry]:
         """Return up to `limit` entries behind `after`."""

@@ -125,9 +125,17 @@ class DatabaseThread:
                     todo = self._wake.get()
                 else:
                     database.run(todo.requests)
-                    todo = self._tell(self._answer, todo)
+                    todo = self._answer(todo)
         finally:
             database.close()
+
+    def _answer(self, group: _Group) -> _Todo:
+        if len(group.requests) == 1:
+            return self._tell(self._have_done, group)
+        # Those who waited together mostly ask again together: once they have had their turn, the next commit is for
+        # all of them. Otherwise who came a moment too late would split them into two commits for ever.
+        self._tell(group.done.set)
+        return self._tell(self._next)
 
     def _tell(self, call: Callable[..., T], *arguments: Any) -> T:
         return from_thread.run_sync(call, *arguments, token=self._token)
@@ -138,7 +146,7 @@ class DatabaseThread:
         self._opened.set()
         return self._next()
 
-    def _answer(self, group: _Group) -> _Todo:
+    def _have_done(self, group: _Group) -> _Todo:
         group.done.set()
         return self._next()
 
