@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 
 from relaykit.relay.running import read_running
 
@@ -66,10 +67,13 @@ def relay(
     agents: Mapping[str, Sequence[str]] | None = None,
     state_dir: Path | None = None,
     node: str = "local",
+    storage: str = "memory",
+    variables: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Server]:
-    """Run ``relaykit serve`` with memory storage, on a free port, with a state directory of its own.
+    """Run ``relaykit serve`` on a free port, with a state directory of its own.
 
     :param agents: commands by name, besides the echo agent.
+    :param variables: more of the environment.
     """
     with TemporaryDirectory(prefix="relaykit-test-") as scratch:
         state = state_dir or Path(scratch) / "state"
@@ -78,9 +82,11 @@ def relay(
             "RELAYKIT_RELAY__STATE_DIR": str(state),
             "RELAYKIT_RELAY__WORKSPACE": workspace,
             "RELAYKIT_RELAY__NODE": node,
+            "RELAYKIT_RELAY__STORAGE": storage,
             "RELAYKIT_PLUGINS__GATEWAY__PORT": "0",
             "RELAYKIT_PLUGINS__ACP__KNOWN_AGENTS": "false",  # whatever is installed here
             "RELAYKIT_PLUGINS__GATEWAY__PING_INTERVAL": "3600",  # the raw client answers none
+            **variables,
         }
         for name, command in (agents or {}).items():
             environ[f"RELAYKIT_AGENTS__{name.upper()}__COMMAND"] = json.dumps(command)
