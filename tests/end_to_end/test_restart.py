@@ -25,10 +25,8 @@ def begin(server: Server, number: int) -> str:
     with Talker(server) as talker:
         session = talker.create(f"role-{number}", agent="remembering")
         assert talker.prompt(session, f"fact {number}")["content"] == f"fact {number}"
-        talker.say("agent:message", sessionId=session, content="/sleep 600")
-        talker.say("session:attach", sessionId=session, after=0)
-        while not talker.wait_for("session:attached")["turnRunning"]:
-            talker.say("session:attach", sessionId=session, after=0)
+        talker.say("agent:message", sessionId=session, content="/ask")
+        talker.wait_for("permission:request")
         return session
 
 
@@ -46,9 +44,7 @@ def test_every_session_is_there_again_with_its_context_and_its_turn_marked(tmp_p
     memory = tmp_path / "memory"
     memory.mkdir()
     command = [sys.executable, remembering_agent.__file__, str(memory), "--only-load"]
-    serve = partial(
-        relay, project=memory, agents={"remembering": command}, state_dir=tmp_path / "state", storage="sqlite"
-    )
+    serve = partial(relay, project=memory, agents=known, state_dir=tmp_path / "state", storage="sqlite")
     with ThreadPoolExecutor(8) as pool:
         with serve() as server:
             sessions = list(pool.map(partial(begin, server), range(SESSIONS)))
@@ -56,9 +52,12 @@ def test_every_session_is_there_again_with_its_context_and_its_turn_marked(tmp_p
         with serve() as server:
             found = list(pool.map(partial(come_back, server), sessions))
     for number, (past, recalled) in enumerate(found):
-        assert recalled == f"fact {number} | /sleep 600"
+        assert recalled == f"fact {number} | /ask"
         errors = [message for message in past if message["type"] == "error"]
         assert [error["error"]["message"] for error in errors] == ["interrupted: the relay is shutting down"]
+        assert [message["outcome"] for message in past if message["type"] == "permission:resolved"] == [
+            "cancelled"
+        ]
         assert not any("replayed" in json.dumps(message) for message in past)
         seqs = [message["seq"] for message in past if "seq" in message]
         assert seqs == sorted(seqs)
