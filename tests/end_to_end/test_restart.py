@@ -43,7 +43,7 @@ def come_back(server: Server, session: str) -> tuple[list[dict[str, Any]], str]:
 def test_every_session_is_there_again_with_its_context_and_its_turn_marked(tmp_path: Path) -> None:
     memory = tmp_path / "memory"
     memory.mkdir()
-    command = [sys.executable, remembering_agent.__file__, str(memory), "--only-load"]
+    known = {"remembering": [sys.executable, remembering_agent.__file__, str(memory), "--only-load"]}
     serve = partial(relay, project=memory, agents=known, state_dir=tmp_path / "state", storage="sqlite")
     with ThreadPoolExecutor(8) as pool:
         with serve() as server:
