@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # for `support`, as pytes
 
 from bridges import measure_bridges
 from connect import measure_connect
+from durable import measure_durable
 from figures import Figure, print_table
 from life import measure_life
 from memory import measure_memory
@@ -29,6 +30,7 @@ BENCHMARKS = {
     "memory": measure_memory,
     "bridges": measure_bridges,
     "connect": measure_connect,
+    "durable": measure_durable,
 }
 
 
