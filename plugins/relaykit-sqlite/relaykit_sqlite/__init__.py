@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from relaykit.hooks import hookimpl
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from relaykit.hooks.registration import PluginContext, StorageFactory
+    from relaykit.hooks.registration import Command, PluginContext, StorageFactory
 
 
 @hookimpl
@@ -18,6 +18,14 @@ def relaykit_register_settings() -> type:
     from relaykit_sqlite.settings import SqliteSettings
 
     return SqliteSettings
+
+
+@hookimpl
+def relaykit_register_commands() -> Sequence[Command]:
+    """Add ``backup``."""
+    from relaykit_sqlite.commands import BACKUP
+
+    return [BACKUP]
 
 
 @hookimpl

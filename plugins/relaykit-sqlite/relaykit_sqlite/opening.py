@@ -12,10 +12,10 @@ from urllib.parse import quote
 
 from relaykit.errors import StoreError
 from relaykit.ids import IdGenerator
+from relaykit_sqlite import schema
 from relaykit_sqlite.database import Database
 from relaykit_sqlite.lock import DatabaseLock
 from relaykit_sqlite.problems import explain, is_busy, refusal
-from relaykit_sqlite.schema import APPLICATION_ID, PAGE_SIZE, VERSION, migrate
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def open_database(
             _check_directory(path.parent, make=make_directory)
             lock = DatabaseLock(path)
             undo.callback(lock.release)
-            if not _is_made(path):
+            if not is_made(path):
                 _make(path)
             connection = _connect(path, synchronous=synchronous, busy_timeout=busy_timeout)
             undo.callback(connection.close)
@@ -72,7 +72,7 @@ def _check_directory(directory: Path, *, make: bool) -> None:
         )
 
 
-def _is_made(path: Path) -> bool:
+def is_made(path: Path) -> bool:
     """Tell whether there is a database that this version can open; False if there is none at all.
 
     Reads only. Its own file handle is closed before SQLite opens the file: closing it later would take
@@ -90,7 +90,7 @@ def _is_made(path: Path) -> bool:
             "it is no SQLite database: correct `path` in [plugins.sqlite], or move the file away", path
         )
     (version,), (application_id,) = struct.unpack_from(">i", header, 60), struct.unpack_from(">i", header, 68)
-    if application_id != APPLICATION_ID:
+    if application_id != schema.APPLICATION_ID:
         raise refusal(
             "it is a SQLite database, but not one of relaykit: correct `path` in [plugins.sqlite]", path
         )
@@ -98,9 +98,9 @@ def _is_made(path: Path) -> bool:
     if log.exists() and log.stat().st_size:  # after a crash the log knows better than the header
         with closing(sqlite3.connect(read_only(path), uri=True, isolation_level=None)) as connection:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > VERSION:
+    if version > len(schema.MIGRATIONS):
         raise refusal(
-            f"it is of a newer relaykit-sqlite (its version is {version}, this one knows {VERSION}): "
+            f"it is of a newer relaykit-sqlite (its version is {version}, this one knows {len(schema.MIGRATIONS)}): "
             "upgrade relaykit-sqlite, or restore a backup that was made before the upgrade",
             path,
         )
@@ -119,9 +119,9 @@ def _make(path: Path) -> None:
         left.unlink(missing_ok=True)
     os.close(os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     with closing(sqlite3.connect(new, isolation_level=None)) as connection:
-        connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
+        connection.execute(f"PRAGMA page_size = {schema.PAGE_SIZE}")
         connection.execute("PRAGMA synchronous = FULL")
-        migrate(connection)
+        schema.migrate(connection, schema.MIGRATIONS)
     new.replace(path)
     sync_directory(path.parent)
 
@@ -160,9 +160,9 @@ def _connect(path: Path, *, synchronous: str, busy_timeout: float) -> sqlite3.Co
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    found = migrate(connection)
-    if found < VERSION:
-        logger.info("%s: migrated from version %d to %d", path, found, VERSION)
+    found = schema.migrate(connection, schema.MIGRATIONS)
+    if found < len(schema.MIGRATIONS):
+        logger.info("%s: migrated from version %d to %d", path, found, len(schema.MIGRATIONS))
         # The header's version too: an older relaykit is to refuse it by that alone.
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     # A file that lost its end, or whose tables' first pages are damaged, is found now and not by the first session.

@@ -65,11 +65,11 @@ MIGRATIONS: Sequence[Sequence[str]] = (
 )
 """The statements that lead from each version to the next. Never changed once released: add another."""
 
-VERSION = len(MIGRATIONS)
 
-
-def migrate(connection: sqlite3.Connection, migrations: Sequence[Sequence[str]] = MIGRATIONS) -> int:
+def migrate(connection: sqlite3.Connection, migrations: Sequence[Sequence[str]]) -> int:
     """Bring the tables to the latest version in one transaction, and return the version that they had.
+
+    Forward only: a database of a later version stays as it is.
 
     :raises sqlite3.Error: it could not be done; nothing has changed.
     """
