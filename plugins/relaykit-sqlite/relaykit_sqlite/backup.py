@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 from relaykit.errors import StoreError
-from relaykit_sqlite.opening import is_made, read_only, sync_directory
+from relaykit_sqlite.opening import is_made, read_only, sync_file
 from relaykit_sqlite.problems import NAME, explain
 
 _STEP_PAGES = 500  # 1 MB between two looks at Ctrl-C
@@ -20,6 +20,8 @@ def back_up(database: Path, target: Path, *, force: bool = False, wait: float = 
     The copy is a database of one file, which only its owner can read. It appears under its name once it is whole
     and checked. What is committed meanwhile is not in it, and does not wait for it: the copy is read within one
     read transaction, by a connection that can neither write nor reset the log. (Until it ends, the log grows.)
+
+    Not for the process in which the relay runs: it looks into the file by itself, which takes SQLite's locks away.
 
     :param force: replace a file that is there.
     :param wait: seconds to wait for a lock.
@@ -40,7 +42,7 @@ def back_up(database: Path, target: Path, *, force: bool = False, wait: float = 
             for left in (partial, partial.with_name(partial.name + "-journal")):
                 left.unlink(missing_ok=True)
             raise
-        sync_directory(target.parent)
+        sync_file(target.parent)
     except OSError as error:
         raise StoreError(f"cannot copy to {str(target)!r}: {error.strerror or error}", plugin=NAME) from error
     return size
@@ -84,8 +86,4 @@ def _copy(database: Path, partial: Path, *, wait: float) -> None:
             + "; ".join(found),
             plugin=NAME,
         )
-    descriptor = os.open(partial, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_file(partial)

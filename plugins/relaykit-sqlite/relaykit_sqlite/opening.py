@@ -123,12 +123,12 @@ def _make(path: Path) -> None:
         connection.execute("PRAGMA synchronous = FULL")
         schema.migrate(connection, schema.MIGRATIONS)
     new.replace(path)
-    sync_directory(path.parent)
+    sync_file(path.parent)
 
 
-def sync_directory(directory: Path) -> None:
-    """Have the disk know the names in a directory."""
-    descriptor = os.open(directory, os.O_RDONLY)
+def sync_file(path: Path) -> None:
+    """Have the disk hold what is in a file, or the names that are in a directory."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

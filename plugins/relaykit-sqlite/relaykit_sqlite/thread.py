@@ -97,8 +97,10 @@ class DatabaseThread:
             self._asleep = False
             self._wake.put(_Rest.END)
         if self._thread.ident is not None:
-            await _wait_regardless(self._ended)
-            self._thread.join()  # its last act was to tell so
+            try:
+                await _wait_regardless(self._ended)
+            finally:
+                self._thread.join()  # its last act was to tell so
 
     def _take(self) -> _Group:
         """Return what was collected, and begin anew."""
