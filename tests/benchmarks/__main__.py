@@ -22,6 +22,7 @@ from life import measure_life
 from memory import measure_memory
 from messages import measure_messages
 from sessions import measure_sessions
+from storage import measure_storage
 
 BENCHMARKS = {
     "life": measure_life,
@@ -31,6 +32,7 @@ BENCHMARKS = {
     "bridges": measure_bridges,
     "connect": measure_connect,
     "durable": measure_durable,
+    "storage": measure_storage,
 }
 
 
