@@ -27,6 +27,7 @@ def back_up(database: Path, target: Path, *, force: bool = False, wait: float = 
     :param wait: seconds to wait for a lock.
     :raises StoreError: there is no database, the target is there, or the copy failed: nothing is left of it then.
     """
+    database = database.resolve()
     _check_target(database, target, force=force)
     if not is_made(database):
         raise StoreError(f"there is no database {str(database)!r} to copy", plugin=NAME)
@@ -49,7 +50,7 @@ def back_up(database: Path, target: Path, *, force: bool = False, wait: float = 
 
 
 def _check_target(database: Path, target: Path, *, force: bool) -> None:
-    own = {database.resolve().with_name(database.name + suffix) for suffix in ("", "-wal", "-shm", ".lock")}
+    own = {database.with_name(database.name + suffix) for suffix in ("", "-wal", "-shm", ".lock")}
     if target.resolve() in own:
         raise StoreError(f"{str(target)!r} is the database itself: copy it elsewhere", plugin=NAME)
     if target.is_dir():

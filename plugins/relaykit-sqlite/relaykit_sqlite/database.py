@@ -59,6 +59,10 @@ class Request(Generic[T]):
             error = failure
         self._error = error
 
+    def abandon(self, why: str) -> None:
+        """Keep that it will not be done."""
+        self._error = self._failure(why, plugin=NAME)
+
     def outcome(self) -> T:
         """Return what the work returned, or raise what it raised."""
         if self._error is not None:

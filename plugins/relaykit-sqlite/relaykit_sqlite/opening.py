@@ -43,6 +43,7 @@ def open_database(
         raise refusal(f"Python's SQLite is {sqlite3.sqlite_version}, and {needed} is needed", path)
     with ExitStack() as undo:
         try:
+            path = path.resolve()  # by whichever link it is named, it is locked under one name
             _check_directory(path.parent, make=make_directory)
             lock = DatabaseLock(path)
             undo.callback(lock.release)

@@ -137,8 +137,8 @@ class Sessions:
 def conditions_of(where: SessionFilter) -> tuple[str, Sequence[str | bytes]]:
     """Return the filter as SQL, and its values.
 
-    With a state, the index on states is used and no other (``+`` hides a column from the planner): one that all
-    sessions share, as their owner, tells it nothing.
+    States are found by their index, all else by looking at what is left, in order (``+`` hides a column from the
+    planner): an index on what nearly all sessions share, as their owner, would only add a sort.
     """
     wanted = {
         "agent_id": where.agent_id,
@@ -146,8 +146,7 @@ def conditions_of(where: SessionFilter) -> tuple[str, Sequence[str | bytes]]:
         "project": where.project,
         "node": where.node,
     }
-    hidden = "" if where.state is None else "+"
-    conditions = [f"{hidden}{column} = ?" for column, value in wanted.items() if value is not None]
+    conditions = [f"+{column} = ?" for column, value in wanted.items() if value is not None]
     values = [storable(value) for value in wanted.values() if value is not None]
     if where.state is not None:
         conditions.append("state = ?")

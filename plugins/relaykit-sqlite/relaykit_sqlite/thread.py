@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,6 +18,8 @@ from relaykit.errors import JournalError, StoreError
 from relaykit_sqlite.database import Database, Request
 from relaykit_sqlite.problems import NAME
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
 
@@ -28,6 +31,13 @@ class _Group:
     def __init__(self) -> None:
         self.requests: list[Request[Any]] = []
         self.done = anyio.Event()
+
+    def abandon(self) -> None:
+        """Have those who still wait fail."""
+        if not self.done.is_set():
+            for request in self.requests:
+                request.abandon("the thread of the database has ended")
+            self.done.set()
 
 
 class _Rest(Enum):
@@ -56,6 +66,7 @@ class DatabaseThread:
         self._token = current_token()
         self._wake: SimpleQueue[_Todo] = SimpleQueue()
         self._collected = _Group()
+        self._running = self._collected  # or what ran last
         self._asleep = False  # the thread waits for `_wake`
         self._closing = False
         self._opened = anyio.Event()
@@ -106,6 +117,7 @@ class DatabaseThread:
         """Return what was collected, and begin anew."""
         self._asleep = False
         group, self._collected = self._collected, _Group()
+        self._running = group
         return group
 
     # ------------------------------------------------------------ in the thread
@@ -113,8 +125,10 @@ class DatabaseThread:
     def _live(self) -> None:
         try:
             self._work()
-        except Exception as error:  # noqa: BLE001 -- it is for `start` to raise
+        except Exception as error:
             self._failure = error
+            if self._opened.is_set():  # else it is for `start` to raise
+                logger.exception("the thread of the database ended")
         with suppress(RunFinishedError):  # the event loop was abandoned: there is nobody to tell
             self._tell(self._have_ended)
 
@@ -153,6 +167,9 @@ class DatabaseThread:
         return self._next()
 
     def _have_ended(self) -> None:
+        self._closing = True
+        for group in (self._running, self._collected):  # nobody waits, unless the thread ended by an error
+            group.abandon()
         self._opened.set()
         self._ended.set()
 

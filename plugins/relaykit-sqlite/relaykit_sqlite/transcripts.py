@@ -210,6 +210,7 @@ class Transcripts:
         transcript = self._open.get(session_id)
         if transcript is not None:
             return transcript
+        self.flush()  # it may have been closed in this very transaction
         row = self._execute(
             "SELECT number, epoch, trimmed, ended_at IS NOT NULL FROM journals WHERE session_id = ?",
             (storable(session_id),),

@@ -144,6 +144,26 @@ async def test_a_loop_that_works_meanwhile_is_not_blocked(tmp_path: Path) -> Non
         busy.end()
 
 
+async def test_if_the_thread_dies_nobody_waits_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def die(*_: object) -> None:
+        raise MemoryError
+
+    async with open_sqlite(tmp_path / "relay.db") as (store, journal):
+        monkeypatch.setattr(Database, "run", die)
+        with anyio.fail_after(30):
+            with pytest.raises(StoreError, match="the thread of the database has ended"):
+                await store.get("s1")
+            with pytest.raises(JournalError, match="the database is closed"):
+                await journal.find("s1")
+    assert threads() == []
+    assert "the thread of the database ended" in caplog.text
+    monkeypatch.undo()
+    async with open_sqlite(tmp_path / "relay.db"):  # it let go of the database
+        pass
+
+
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_native_cancellation_of_calls(tmp_path: Path) -> None:
     async with open_sqlite(tmp_path / "relay.db") as (store, journal):

@@ -12,7 +12,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from relaykit.conversation import Entry, Frame, Kind
+from relaykit.conversation import Entry, Frame, JournalState, Kind
 from relaykit.errors import (
     DuplicateRole,
     JournalConflict,
@@ -197,6 +197,20 @@ async def test_who_reads_sees_what_was_written_before_in_the_same_group(
     assert outcomes[7] == ended_session("s1")
     assert outcomes[9] == ()
     assert [outcomes[at] for at in (1, 3, 5, 6, 8)] == [None] * 5
+
+
+async def test_what_is_closed_and_opened_again_in_one_group_goes_on_behind_its_head(opened: Opened) -> None:
+    store, journal = opened
+    epoch = (await journal.open(make_session())).epoch
+    outcomes = await in_one_group(
+        store,
+        lambda: journal.append("s1", epoch, make_entries(1, 3)),
+        lambda: journal.close(ended_session("s1")),
+        lambda: journal.open(make_session()),
+        lambda: journal.append("s1", epoch, make_entries(4, 4)),
+    )
+    assert outcomes == [None, None, JournalState(epoch, 1, 3), None]
+    assert list(await journal.read("s1", after=0, limit=10)) == make_entries(1, 4)
 
 
 async def limit_pages(store: SqliteStore, *, more: int) -> None:

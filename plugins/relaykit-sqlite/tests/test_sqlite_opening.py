@@ -132,6 +132,36 @@ def give_away(directory: Path) -> None:
         os.chown(each, 65534, 65534)
 
 
+@pytest.mark.parametrize(
+    ("sql", "index"),
+    [
+        (
+            "SELECT id FROM sessions WHERE id > '' AND +owner = 'x' AND state = 'x' ORDER BY id",
+            "sessions_by_state",
+        ),
+        ("SELECT count(*) FROM sessions WHERE state = 'x'", "sessions_by_state"),
+        (
+            "SELECT id FROM sessions WHERE owner = 'x' AND project = 'x' AND agent_id = 'x'",
+            "sessions_by_role",
+        ),
+        (
+            "SELECT ended FROM journals WHERE ended_at < 7 AND TRUE ORDER BY ended_at DESC, session_id",
+            "journals_by_end",
+        ),
+        ("SELECT id FROM entries WHERE id > 7 AND id <= 9 ORDER BY id DESC LIMIT 1", "PRIMARY KEY"),
+    ],
+)
+async def test_what_is_looked_for_is_found_by_an_index(tmp_path: Path, sql: str, index: str) -> None:
+    async with open_sqlite(tmp_path / "relay.db") as (store, _):
+        plan = await store._thread.run(
+            lambda database: database._connection.execute(f"EXPLAIN QUERY PLAN {sql}").fetchall(),
+            writes=False,
+            failure=StoreError,
+        )
+    assert len(plan) == 1  # no sort besides
+    assert index in plan[0][3]
+
+
 # ---------------------------------------------------------------- migrations
 
 
@@ -294,6 +324,8 @@ async def test_a_second_relay_is_told_who_holds_it(tmp_path: Path) -> None:
         said = await refused(path)
         assert f"another relay (pid {os.getpid()}) holds it" in said
         await store.create(make_session())  # the first is none the worse
+        (tmp_path / "link.db").symlink_to(path)
+        assert "another relay" in await refused(tmp_path / "link.db")
     with child(HOLD_DATABASE, path) as holder:
         assert f"another relay (pid {holder.pid}) holds it" in await refused(path)
         holder.kill()
