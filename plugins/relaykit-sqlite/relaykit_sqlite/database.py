@@ -25,20 +25,23 @@ class Request(Generic[T]):
     :param work: does it, in the database's thread. What it may refuse (StaleVersion, JournalConflict …) it refuses
         before it writes anything, so that the transaction it shares with others can go on.
     :param writes: it may change something.
+    :param one_statement: by one statement at most, which needs no transaction around it when it is alone.
     :param failure: what the call raises if the database fails.
     """
 
-    __slots__ = ("_error", "_failure", "_result", "work", "writes")
+    __slots__ = ("_error", "_failure", "_result", "one_statement", "work", "writes")
 
     def __init__(
         self,
         work: Callable[[Database], T],
         *,
         writes: bool,
+        one_statement: bool,
         failure: type[StoreError | JournalError],
     ) -> None:
         self.work = work
         self.writes = writes
+        self.one_statement = one_statement
         self._failure = failure
         self._error: Exception | None = None
         self._result: T
@@ -102,15 +105,19 @@ class Database:
                 self.run([request])
 
     def _run_together(self, requests: Sequence[Request[Any]]) -> None:
-        writes = any(request.writes for request in requests)
+        # Each statement gives the interpreter's lock away, and waits for it behind a busy event loop: BEGIN and COMMIT
+        # are left out where nothing needs them.
+        within = any(request.writes for request in requests)
+        if len(requests) == 1 and requests[0].one_statement:
+            within = False
         execute = self._connection.execute
         try:
-            if writes:
+            if within:
                 execute("BEGIN IMMEDIATE")
             for request in requests:
                 request.run(self)
-            if writes:
-                self.transcripts.flush()
+            self.transcripts.flush()
+            if within:
                 execute("COMMIT")
         except BaseException:
             self._roll_back()

@@ -11,6 +11,7 @@ from relaykit.errors import JournalError
 from relaykit.session import Session, SessionFilter, encode_session
 from relaykit_sqlite.database import Database
 from relaykit_sqlite.thread import DatabaseThread
+from relaykit_sqlite.transcripts import ONE_STATEMENT
 
 T = TypeVar("T")
 
@@ -35,6 +36,7 @@ class SqliteJournal:
         await self._thread.run(
             lambda database: database.transcripts.append(session_id, epoch, batch),
             writes=True,
+            one_statement=len(batch) <= ONE_STATEMENT,
             failure=JournalError,
         )
 

@@ -69,4 +69,4 @@ class SqliteStore:
         return await self._thread.run(work, writes=False, failure=StoreError)
 
     async def _write(self, work: Callable[[Database], T]) -> T:
-        return await self._thread.run(work, writes=True, failure=StoreError)
+        return await self._thread.run(work, writes=True, one_statement=True, failure=StoreError)

@@ -83,17 +83,23 @@ class DatabaseThread:
             raise self._failure
 
     async def run(
-        self, work: Callable[[Database], T], *, writes: bool, failure: type[StoreError | JournalError]
+        self,
+        work: Callable[[Database], T],
+        *,
+        writes: bool,
+        failure: type[StoreError | JournalError],
+        one_statement: bool = False,
     ) -> T:
         """Do `work` in the thread, and return what it returns once that is durable.
 
         If the caller is cancelled, it is done all the same.
 
+        :param one_statement: it writes by one statement at most.
         :raises StoreError: or JournalError, whichever is `failure`: the database failed, or is closed.
         """
         if self._closing:
             raise failure("the database is closed", plugin=NAME)
-        request = Request(work, writes=writes, failure=failure)
+        request = Request(work, writes=writes, one_statement=one_statement, failure=failure)
         group = self._collected
         group.requests.append(request)
         if self._asleep:

@@ -17,12 +17,17 @@ from relaykit_sqlite.schema import MAX_SEQ, SEQ_BITS
 from relaykit_sqlite.sessions import conditions_of
 from relaykit_sqlite.values import microseconds, moment, restored, storable
 
+ONE_STATEMENT = 8
+"""As many entries are written by one statement."""
+
 _COLUMNS = 7
 _ROW = f"({', '.join('?' * _COLUMNS)})"
 # OR ROLLBACK: a statement that may undo itself alone keeps a copy of each page that it changes, which took longer
 # than all the rest. This one never fails but for what fails the transaction with it.
 _INSERT = "INSERT OR ROLLBACK INTO entries (id, at, kind, body, ref, method, failed) VALUES "
-_INSERTS = {rows: _INSERT + ", ".join([_ROW] * rows) for rows in (128, 64, 32, 16, 8, 4, 2, 1)}
+_INSERTS = {
+    rows: _INSERT + ", ".join([_ROW] * rows) for rows in (128, 64, 32, 16, *range(ONE_STATEMENT, 0, -1))
+}
 _SELECT = (
     "SELECT id, at, kind, body, ref, method, failed FROM entries WHERE id > ? AND id <= ? ORDER BY id LIMIT ?"
 )
