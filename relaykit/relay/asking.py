@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from relaykit.agent.launcher import AgentLauncher
 from relaykit.clock import Clock
 from relaykit.conversation.conversation import Conversation
-from relaykit.conversation.frame import Frame
+from relaykit.conversation.frame import Frame, Kind
 from relaykit.conversation.permissions import Question, Questions
 from relaykit.errors import Refused
 from relaykit.hooks.dispatch import Dispatcher
@@ -88,6 +88,14 @@ class Asking:
         question = self._questions.discard(ref)
         if question is not None:
             await self.decide(question, self.cancelled(question), by=by, outcome="cancelled")
+
+    async def answer(self, question: Question, body: bytes | None, *, by: str) -> None:
+        """Close a question that was taken out with somebody's answer; None: as cancelled."""
+        if body is None:
+            await self.decide(question, self.cancelled(question), by=by, outcome="cancelled")
+        else:
+            decision = Frame(Kind.DECISION, body, question.request.ref, question.request.method)
+            await self.decide(question, decision, by=by, outcome="answered")
 
     def cancelled(self, question: Question) -> Frame:
         """Return the DECISION that a question's turn was cancelled, or is over."""

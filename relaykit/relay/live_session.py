@@ -24,9 +24,10 @@ from relaykit.relay.asking import Asking
 from relaykit.relay.notices import ASLEEP, WAKE_FAILED, notice
 from relaykit.relay.outbox import Outbox
 from relaykit.relay.past import look_back
+from relaykit.relay.read_ahead import ReadAhead
 from relaykit.relay.rest import Presence, Rest
 from relaykit.relay.telling import Telling
-from relaykit.relay.turn_queue import INVALID_PARAMS, ToItsEnd, TurnQueue, error
+from relaykit.relay.turn_queue import INVALID_PARAMS, ToItsEnd, TurnQueue, error, here
 from relaykit.relay.turns import Prompt, Turn
 from relaykit.session.manager import Manager
 from relaykit.session.model import Json, Session, SessionState
@@ -48,7 +49,7 @@ class LiveSession:
 
     :param launcher: of the session's agent.
     :param news: tells the plugins of turns and questions, outside the relaying.
-    :param to_its_end: see `TurnQueue`.
+    :param in_own_task: how something is done to its end, with a storage that waits for something itself.
     :param max_queued_prompts: how many prompts may wait.
     """
 
@@ -64,7 +65,7 @@ class LiveSession:
         meter: Meter,
         clock: Clock,
         news: News,
-        to_its_end: ToItsEnd,
+        in_own_task: ToItsEnd | None,
         max_queued_prompts: int,
     ) -> None:
         self.id = session.id
@@ -83,7 +84,8 @@ class LiveSession:
         self._dispatcher = dispatcher
         self._meter = meter
         self._clock = clock
-        self._to_its_end = to_its_end
+        self._storage_waits = in_own_task is not None
+        self._to_its_end = in_own_task or here
         self._agent: Agent | None = None
         self._when_proved: Callable[[], Awaitable[None]] | None = None
         self._outbox: Outbox | None = None
@@ -108,7 +110,7 @@ class LiveSession:
             telling=self._telling,
             news=news,
             send=self._send,
-            to_its_end=to_its_end,
+            to_its_end=self._to_its_end,
             max_waiting=max_queued_prompts,
         )
 
@@ -231,13 +233,7 @@ class LiveSession:
         :raises QuestionClosed: somebody was faster, or there is no such question.
         """
         question = self.questions.take(ref)
-        if body is None:
-            decision, outcome = self._asking.cancelled(question), "cancelled"
-        else:
-            decision = Frame(Kind.DECISION, body, ref, question.request.method)
-            outcome = "answered"
-        decide = partial(self._asking.decide, question, decision, by=client_id, outcome=outcome)
-        await self._to_its_end(decide)
+        await self._to_its_end(partial(self._asking.answer, question, body, by=client_id))
 
     def closed_by(self, ref: str) -> str:
         """Return who or what closed a question, as `QuestionAnswered.by`; empty if that is not known (any more)."""
@@ -259,12 +255,13 @@ class LiveSession:
         async with OwnedTasks() as tasks:
             self._outbox = Outbox(agent, tasks, self._undeliverable)
             self._queue.has_agent = True
+            source = ReadAhead(agent, tasks) if self._storage_waits else agent
             try:
                 with anyio.CancelScope() as self._reading:
                     await self._queue.start_next()
                     while True:
                         try:
-                            frames = await agent.receive()
+                            frames = await source.receive()
                         except anyio.EndOfStream:
                             return
                         await self._hear(frames, tasks)
@@ -312,8 +309,8 @@ class LiveSession:
 
         What the agent has said is recorded; a turn that runs is interrupted.
         """
-        if self.rest.presence is Presence.AWAKE:
-            self._queue.has_agent = False  # what comes from now on waits for the next
+        if self.rest.presence is Presence.AWAKE:  # what comes from now on waits for the next
+            self._queue.has_agent = False
         await self.rest.stop_agent(reason, partial(self._manager.detach_agent, self.id), self._read_the_rest)
 
     def _read_the_rest(self) -> None:

@@ -175,7 +175,7 @@ class LiveSessions:
             meter=self._meter,
             clock=self._clock,
             news=News(self._tasks),
-            to_its_end=self._in_own_task if self.durable else _here,
+            in_own_task=self._in_own_task if self.durable else None,
             max_queued_prompts=self._max_queued_prompts,
         )
 
@@ -223,11 +223,6 @@ class LiveSessions:
                 if batch.entries:
                     recorded = EntriesRecorded(session=session, epoch=cursor.epoch, entries=batch.entries)
                     await self._dispatcher.entries(recorded)
-
-
-async def _here(do: Callable[[], Awaitable[None]]) -> None:
-    """Do it at once: a storage that never waits cannot be cut off."""
-    await do()
 
 
 def _stand_in(session: Session, agents: Mapping[str, AgentSpec]) -> AgentSpec:
