@@ -50,7 +50,6 @@ value of a secret.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 
 class RelaykitError(Exception):
@@ -457,5 +456,7 @@ class Refused(RelaykitError):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `` (did you mean 'x'?)`` for the known name nearest to `name`, or nothing."""
+    from difflib import get_close_matches  # most programs run without an error
+
     near = get_close_matches(name, list(known), n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+_CORE = ("serve", "plugins", "settings")
 _USAGE_ERROR = 2
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 _PIPE_CLOSED = 141  # 128 + SIGPIPE
@@ -44,10 +45,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: list[str]) -> int:
     from relaykit.commands.invocation import Invocation
 
-    invocation = Invocation(config=_config_in(argv))
-    core = _core_commands()
-    added, problem = _added_commands(invocation, core)
-    parser = _parser({**core, **added}, problem)
+    config, rest = _config_in(argv)
+    invocation = Invocation(config=config)
+    problem = None
+    commands = _command_alone(invocation, rest)
+    if not commands:
+        core = _core_commands()
+        added, problem = _added_commands(invocation, core)
+        commands = {**core, **added}
+    parser = _parser(commands, problem)
     try:
         arguments = parser.parse_args(argv, invocation)
     except SystemExit as stop:  # --help, --version, or something that was not understood
@@ -63,12 +69,25 @@ def _run(argv: list[str]) -> int:
     return command.run(arguments)
 
 
+def _command_alone(invocation: Invocation, arguments: Sequence[str]) -> Mapping[str, Command]:
+    """Return the command that is called, if it can be had without the plugins; else none."""
+    from relaykit.commands.announced import find_command
+
+    if not arguments or arguments[0].startswith("-") or arguments[0] in _CORE:
+        return {}
+    try:
+        command = find_command(arguments[0], lambda: invocation.load_settings().relay.disabled)
+    except RelaykitError:
+        return {}  # the settings are wrong; that is said in the same way for all commands
+    return {command.name: command} if command else {}
+
+
 def _core_commands() -> Mapping[str, Command]:
     from relaykit.commands.plugins import PLUGINS
     from relaykit.commands.serve import SERVE
     from relaykit.commands.settings import SETTINGS
 
-    return {command.name: command for command in (SERVE, PLUGINS, SETTINGS)}
+    return dict(zip(_CORE, (SERVE, PLUGINS, SETTINGS), strict=True))
 
 
 def _added_commands(
@@ -110,16 +129,16 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE", help="settings file", default=argparse.SUPPRESS)
 
 
-def _config_in(argv: list[str]) -> str | None:
-    """Return ``--config``, wherever it stands: which subcommands there are depends on it."""
+def _config_in(argv: list[str]) -> tuple[str | None, Sequence[str]]:
+    """Return ``--config``, wherever it stands, and the rest: which subcommands there are depends on it."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--config")
     try:
-        known, _ = parser.parse_known_args(argv)
+        known, rest = parser.parse_known_args(argv)
     except argparse.ArgumentError:
-        return None  # the real parser says what is wrong with it
+        return None, ()  # the real parser says what is wrong with it
     config: str | None = known.config
-    return config
+    return config, rest
 
 
 class _ShowVersion(argparse.Action):

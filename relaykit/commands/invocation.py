@@ -19,16 +19,19 @@ class Invocation(argparse.Namespace):
     """
 
     config: str | None
+    _settings: Settings | None = None
 
     def load_settings(self) -> Settings:
-        """Read the settings, with ``--config``, this process's environment and working directory.
+        """Return the settings, with ``--config``, this process's environment and working directory: read once.
 
         :raises SettingsError: something is wrong with them.
         """
-        from relaykit.settings import load_settings
+        if self._settings is None:
+            from relaykit.settings import load_settings
 
-        config = Path(self.config) if self.config is not None else None
-        return load_settings(config, environ=os.environ, cwd=Path.cwd())
+            config = Path(self.config) if self.config is not None else None
+            self._settings = load_settings(config, environ=os.environ, cwd=Path.cwd())
+        return self._settings
 
     def load_plugins(self, *, forgiving: bool = True) -> PluginSet:
         """Load the plugins.

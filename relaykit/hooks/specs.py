@@ -69,6 +69,8 @@ def relaykit_register_commands() -> Sequence[Command]:
     """Add subcommands to ``relaykit``. Called without settings, so that ``--help`` always works.
 
     Example: ``return [Command(name="backup", help="copy the database", run=backup)]``
+
+    One that has to start at once is announced by an entry point as well: see `relaykit.commands.announced`.
     """
 
 

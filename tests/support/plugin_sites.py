@@ -34,15 +34,24 @@ class Site:
         *,
         distribution: str | None = None,
         version: str = "1.2.3",
+        announces: str = "",
     ) -> str:
-        """Install a distribution with one plugin whose module has this source; return the module's name."""
+        """Install a distribution with one plugin whose module has this source; return the module's name.
+
+        :param announces: its entry points in the group ``relaykit.commands``, with ``MODULE`` for a module that
+            has the same source.
+        """
         module = f"installed_{entry_point}_{next(_numbers)}".replace("-", "_")
         name = distribution or f"relaykit-{entry_point}"
         (self.root / f"{module}.py").write_text(dedent(source))
         info = self.root / f"{name.replace('-', '_')}-{version}.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-        (info / "entry_points.txt").write_text(f"[relaykit]\n{entry_point} = {module}\n")
+        groups = [f"[relaykit]\n{entry_point} = {module}\n"]
+        if announces:
+            (self.root / f"{module}_commands.py").write_text(dedent(source))
+            groups.append(f"[relaykit.commands]\n{announces.replace('MODULE', f'{module}_commands')}\n")
+        (info / "entry_points.txt").write_text("\n".join(groups))
         return module
 
     def entry_points(self, *, times: int = 1) -> Sequence[metadata.EntryPoint]:

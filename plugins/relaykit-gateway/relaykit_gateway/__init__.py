@@ -1,38 +1,5 @@
-"""HTTP and WebSocket for relaykit: /ws, /api, /healthz, and a terminal client."""
+"""HTTP and WebSocket for relaykit: /ws, /acp, /api, /healthz, and commands that use them.
 
-from __future__ import annotations
-
-from functools import partial
-from typing import TYPE_CHECKING
-
-from relaykit.hooks import hookimpl
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from relaykit.hooks.registration import Command, PluginContext, Service
-
-
-@hookimpl
-def relaykit_register_settings() -> type:
-    """Declare ``[plugins.gateway]``."""
-    from relaykit_gateway.settings import GatewaySettings
-
-    return GatewaySettings
-
-
-@hookimpl
-def relaykit_register_services(context: PluginContext) -> Sequence[Service]:
-    """Listen, in ``relaykit serve``."""
-    from relaykit.hooks.registration import Service
-    from relaykit_gateway.serving import serve_gateway
-
-    return [Service(name="gateway", open=partial(serve_gateway, settings=context.settings), listens=True)]
-
-
-@hookimpl
-def relaykit_register_commands() -> Sequence[Command]:
-    """Add ``sessions``, ``chat`` and ``demo``."""
-    from relaykit_gateway.commands import COMMANDS
-
-    return COMMANDS
+Its hooks are in `relaykit_gateway.plugin`: ``relaykit connect`` imports this package without them, and starts
+sooner.
+"""
