@@ -6,21 +6,24 @@ import json
 import socket
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import cast
 from urllib.parse import urlsplit
 
-from websockets.client import ClientProtocol
-from websockets.exceptions import InvalidStatus
-from websockets.http11 import Response
-from websockets.protocol import OPEN
-from websockets.uri import parse_uri
-
 from relaykit_gateway.address import ClientError
-from relaykit_gateway.connect.link import MAX_MESSAGE_BYTES, Link, reason_of
+from relaykit_gateway.connect.link import Link, reason_of
 from relaykit_gateway.connect.target import TOKEN_VARIABLE, Target
+from relaykit_gateway.connect.upgrade import (
+    Answer,
+    Endpoint,
+    NoWebSocket,
+    check_answer,
+    endpoint_of,
+    new_key,
+    read_answer,
+    request_for,
+)
 
 _SECONDS = 10.0
 
@@ -75,26 +78,28 @@ def dial(target: Target, *, keep_alive: float) -> Link:
     :raises TurnedAway: the relay does not let us in.
     """
     deadline = time.monotonic() + _SECONDS
-    uri = parse_uri(target.uri)
     not_now: tuple[type[OSError], ...] = (BlockingIOError, InterruptedError)
     where = address_of(target)
-    # It is ASCII already. Given a text, Python would load its tables for others first.
-    host = cast(str, uri.host.encode())
     try:
-        sock = socket.create_connection((host, uri.port), timeout=_SECONDS)
+        endpoint = endpoint_of(target.uri)
+    except UnicodeError as error:
+        raise Unreachable(f"nobody answers at {where}: {error}") from error
+    # It is ASCII already. Given a text, Python would load its tables for others first.
+    host = cast(str, endpoint.host.encode())
+    try:
+        sock = socket.create_connection((host, endpoint.port), timeout=_SECONDS)
     except OSError as error:
         raise Unreachable(
             f"nobody answers at {where}: {reason_of(error)}; is the relay running, and reachable from here?"
         ) from error
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if uri.secure:
+        if endpoint.secure:
             import ssl  # takes longer than the rest of this file
 
             not_now = (*not_now, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-            sock = ssl.create_default_context().wrap_socket(sock, server_hostname=uri.host)
-        protocol = ClientProtocol(uri, max_size=MAX_MESSAGE_BYTES)
-        early = _shake_hands(sock, protocol, target, deadline)
+            sock = ssl.create_default_context().wrap_socket(sock, server_hostname=endpoint.host)
+        early = _shake_hands(sock, endpoint, target, deadline)
         sock.setblocking(False)
     except OSError as error:
         sock.close()
@@ -102,7 +107,7 @@ def dial(target: Target, *, keep_alive: float) -> Link:
     except BaseException:
         sock.close()
         raise
-    return Link(sock, protocol, early, not_now=not_now, keep_alive=keep_alive)
+    return Link(sock, early, not_now=not_now, keep_alive=keep_alive)
 
 
 def address_of(target: Target) -> str:
@@ -111,33 +116,28 @@ def address_of(target: Target) -> str:
     return f"{parts.scheme}://{parts.netloc}{parts.path}"
 
 
-def _shake_hands(sock: socket.socket, protocol: ClientProtocol, target: Target, deadline: float) -> bytes:
+def _shake_hands(sock: socket.socket, endpoint: Endpoint, target: Target, deadline: float) -> bytes:
     """Upgrade the connection, and return what comes behind the answer."""
-    request = protocol.connect()
-    if target.token is not None:
-        request.headers["Authorization"] = f"Bearer {target.token}"
-    protocol.send_request(request)
-    sock.sendall(b"".join(protocol.data_to_send()))
-    pieces: deque[bytes] = deque()
-    while protocol.state is not OPEN:
-        sock.settimeout(max(deadline - time.monotonic(), 0.001))
-        data = sock.recv(65536)
-        pieces.extend(data.splitlines(keepends=True))
-        while pieces and protocol.state is not OPEN:  # line by line: what is behind the answer is not for it
-            protocol.receive_data(pieces.popleft())
-        if not data:
-            protocol.receive_eof()
-        error = protocol.handshake_exc
-        if isinstance(error, InvalidStatus):
-            raise _refusal(target, error.response) from error
-        if error is not None:
-            raise Unreachable(f"no relay answers at {address_of(target)}: {error}") from error
-    return b"".join(pieces)
+    key, come = new_key(), b""
+    sock.sendall(request_for(endpoint, key, target.token))
+    try:
+        answer = None
+        while answer is None:
+            sock.settimeout(max(deadline - time.monotonic(), 0.001))
+            data = sock.recv(65536)
+            come += data
+            answer = read_answer(come, ended=not data)
+        if answer.status != HTTPStatus.SWITCHING_PROTOCOLS:
+            raise _refusal(target, answer)
+        check_answer(answer, key)
+    except NoWebSocket as error:
+        raise Unreachable(f"no relay answers at {address_of(target)}: {error}") from error
+    return answer.rest
 
 
-def _refusal(target: Target, response: Response) -> ClientError:
-    where, status = address_of(target), response.status_code
-    said = _detail(response.body or b"")
+def _refusal(target: Target, answer: Answer) -> ClientError:
+    where, status = address_of(target), answer.status
+    said = _detail(answer.body)
     if status == HTTPStatus.UNAUTHORIZED:
         wrong = "another token" if target.token else "a token"
         return TurnedAway(
@@ -151,7 +151,7 @@ def _refusal(target: Target, response: Response) -> ClientError:
     return Unreachable(f"{where} answers with HTTP status {status}{said and f': {said}'}: try again later")
 
 
-def _detail(body: bytes | bytearray) -> str:
+def _detail(body: bytes) -> str:
     """Return what an RFC 9457 problem says to people."""
     try:
         problem = json.loads(body)

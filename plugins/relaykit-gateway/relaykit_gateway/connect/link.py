@@ -6,29 +6,23 @@ import os
 import socket
 import time
 from collections.abc import Sequence
-from contextlib import suppress
-
-from websockets.client import ClientProtocol
-from websockets.frames import CloseCode, Frame, Opcode
-from websockets.protocol import OPEN, Event
+from contextlib import nullcontext, suppress
 
 from relaykit_gateway.address import ClientError
-
-MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-"""The longest message that is taken: twice what one frame of an agent may have."""
-
-_CHUNK = 1 << 18  # more than one record of TLS: nothing is left where poll does not see it
-_HEADER, _MEDIUM, _LARGE = 2, 126, 127  # a frame's shortest header, and what in it says that it is longer
-_WHOLE_TEXT = 0x81  # a frame of text that is not continued
-_OUR_FAULT = frozenset(
-    {
-        CloseCode.PROTOCOL_ERROR,
-        CloseCode.UNSUPPORTED_DATA,
-        CloseCode.INVALID_DATA,
-        CloseCode.MESSAGE_TOO_BIG,
-        CloseCode.MANDATORY_EXTENSION,
-    }
+from relaykit_gateway.connect.frames import (
+    NORMAL_CLOSURE,
+    PING,
+    TEXT,
+    FrameReader,
+    ProtocolBroken,
+    close_frame,
+    frame,
 )
+
+# More than one record of TLS, so that nothing is left where poll does not see it; and not so much that the
+# memory for it is fetched from the kernel, and returned, each time.
+_CHUNK = 1 << 16
+_OUR_FAULT = frozenset({1002, 1003, 1007, 1009, 1010})  # RFC 6455, section 7.4.1: what we sent was wrong
 
 
 class LinkLost(ClientError):
@@ -46,7 +40,6 @@ class Link:
     """One connection. For one thread; nothing but `close` waits.
 
     :param sock: connected, not blocking.
-    :param protocol: past the handshake, and with nothing behind it.
     :param early: what came behind the handshake.
     :param not_now: what the socket raises when it would have to wait.
     :param keep_alive: seconds: a relay that is silent for half of them is pinged, and given up after all of them.
@@ -55,19 +48,18 @@ class Link:
     def __init__(
         self,
         sock: socket.socket,
-        protocol: ClientProtocol,
         early: bytes = b"",
         *,
         not_now: tuple[type[OSError], ...],
         keep_alive: float,
     ) -> None:
         self._socket = sock
-        self._protocol = protocol
         self._not_now = not_now
         self._keep_alive = keep_alive
         self._outgoing = bytearray()
-        self._incoming = bytearray(early)
-        self._text: bytearray | None = None  # what has come of a message that comes in pieces
+        self._early = early
+        self._reader = FrameReader()
+        self._end: LinkLost | None = None  # why nothing more is read
         self._heard = time.monotonic()
         self._pinged = 0.0  # when, if nothing has come since
 
@@ -88,26 +80,27 @@ class Link:
     def look(self) -> None:
         """Ping a relay that is silent.
 
-        :raises LinkLost: it was silent for too long.
+        :raises LinkLost: it was silent for too long, or the connection has ended.
         """
+        self._check_open()
         now = time.monotonic()
         if now < self.next_look:
             return
         if self._pinged:
             raise LinkLost(f"the relay was silent for {self._keep_alive:g} s")
         self._pinged = now
-        self._protocol.send_ping(b"")
-        self.flush()
+        self._write(frame(PING))
 
     def send(self, texts: Sequence[bytes]) -> None:
         """Send messages, as soon as the network takes them.
 
         :raises LinkLost: the connection has ended.
         """
-        if self._protocol.state is not OPEN:
-            raise self._goodbye()
-        for text in texts:
-            self._protocol.send_text(text)
+        self._check_open()
+        self._write(b"".join([frame(TEXT, text) for text in texts]))
+
+    def _write(self, data: bytes) -> None:
+        self._outgoing += data
         self.flush()
 
     def flush(self) -> None:
@@ -115,8 +108,6 @@ class Link:
 
         :raises LinkLost: the connection has ended.
         """
-        for data in self._protocol.data_to_send():
-            self._outgoing += data
         try:
             while self._outgoing:
                 del self._outgoing[: self._socket.send(self._outgoing)]
@@ -130,68 +121,42 @@ class Link:
 
         :raises LinkLost: the connection has ended, and there is none any more.
         """
+        self._check_open()
         try:
             data = self._socket.recv(_CHUNK)
         except self._not_now:
             return ()
         except OSError as error:
             raise LinkLost(reason_of(error)) from error
-        if data:
-            self._heard, self._pinged = time.monotonic(), 0.0
-            self._incoming += data
-            texts = self._messages()
-        else:
-            self._protocol.receive_eof()
-            texts = []
-        if self._protocol.state is OPEN:
-            self.flush()  # pongs
-        elif not texts:
-            with suppress(LinkLost):
-                self.flush()  # our half of the goodbye
-            raise self._goodbye()
+        if not data:
+            raise LinkLost("the connection was cut")
+        self._heard, self._pinged = time.monotonic(), 0.0
+        if self._early:
+            data, self._early = self._early + data, b""
+        texts, answers = self._take(data)
+        if answers:
+            with nullcontext() if self._end is None else suppress(LinkLost):
+                self._write(b"".join(answers))
+        if not texts:
+            self._check_open()
         return texts
 
-    def _messages(self) -> list[bytes]:
-        """Take the frames that are complete. A whole text is cut out here, in a quarter of the library's time.
+    def _check_open(self) -> None:
+        if self._end is not None:
+            raise self._end
 
-        A server's frame is a header of two to ten bytes before its payload (RFC 6455, section 5.2).
-        """
-        incoming, at, texts = self._incoming, 0, list[bytes]()
-        while len(incoming) >= at + _HEADER:
-            size, start = incoming[at + 1], at + _HEADER
-            if size == _MEDIUM:
-                start += 2
-                size = int.from_bytes(incoming[at + _HEADER : start])
-            elif size == _LARGE:
-                start += 8
-                size = int.from_bytes(incoming[at + _HEADER : start])
-            end = start + size
-            if len(incoming) < end and size <= MAX_MESSAGE_BYTES:
-                break
-            if incoming[at] == _WHOLE_TEXT and self._text is None and size <= MAX_MESSAGE_BYTES:
-                texts.append(bytes(incoming[start:end]))
-            else:
-                self._protocol.receive_data(bytes(incoming[at:end]))
-                texts += self._texts(self._protocol.events_received())
-            at = end
-        del incoming[:at]
-        return texts
-
-    def _texts(self, events: Sequence[Event]) -> Sequence[bytes]:
-        """Return the messages that these events complete."""
-        texts: list[bytes] = []
-        for event in events:
-            if not isinstance(event, Frame):
-                continue
-            if event.opcode is Opcode.TEXT:
-                self._text = bytearray()
-            elif event.opcode is not Opcode.CONT or self._text is None:
-                continue
-            self._text += event.data
-            if event.fin:
-                texts.append(bytes(self._text))
-                self._text = None
-        return texts
+    def _take(self, data: bytes) -> tuple[Sequence[bytes], Sequence[bytes]]:
+        """Return what this completes: texts, and frames that answer the others. Note the connection's end."""
+        try:
+            taken = self._reader.take(data)
+        except ProtocolBroken as broken:
+            self._end = LinkLost(f"the relay breaks the protocol: {broken}")
+            return (), [close_frame(broken.code)]
+        if self._reader.closed is not None:
+            code, reason = self._reader.closed
+            why = f"the relay closed the connection: {reason or f'code {code}'}"
+            self._end = LinkLost(why, our_fault=code in _OUR_FAULT)
+        return taken
 
     def close(self, seconds: float) -> None:
         """Send what waits, say goodbye and close. Waits so long at most. Idempotent.
@@ -201,9 +166,8 @@ class Link:
         """
         deadline = time.monotonic() + seconds
         with suppress(OSError):
-            if self._protocol.state is OPEN:
-                self._protocol.send_close(CloseCode.NORMAL_CLOSURE)
-                self._outgoing += b"".join(self._protocol.data_to_send())
+            if self._end is None:
+                self._outgoing += close_frame(NORMAL_CLOSURE)
                 self._socket.settimeout(seconds)
                 self._socket.sendall(self._outgoing)
                 while (left := deadline - time.monotonic()) > 0:
@@ -211,13 +175,6 @@ class Link:
                     if not self._socket.recv(_CHUNK):
                         break
         self._socket.close()
-
-    def _goodbye(self) -> LinkLost:
-        goodbye = self._protocol.close_rcvd
-        if goodbye is None:
-            return LinkLost(str(self._protocol.parser_exc or "the connection was cut"))
-        why = goodbye.reason or f"code {goodbye.code}"
-        return LinkLost(f"the relay closed the connection: {why}", our_fault=goodbye.code in _OUR_FAULT)
 
 
 def reason_of(error: OSError) -> str:
