@@ -6,6 +6,7 @@ import json
 from itertools import takewhile
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,12 +32,16 @@ def same(one: bytes, other: bytes) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
-@given(NESTED, LAYOUTS, st.integers(1, 4))
+@given(NESTED, LAYOUTS, st.integers(1, 4), st.booleans(), st.booleans())
 def test_put_sets_one_member_and_leaves_the_rest(
-    value: dict[str, Any], layout: tuple[str, str], depth: int
+    value: dict[str, Any],
+    layout: tuple[str, str],
+    depth: int,
+    ascii_only: bool,  # noqa: FBT001 -- hypothesis gives it
+    is_decoded: bool,  # noqa: FBT001
 ) -> None:
     path = (*PATH, "turn")[:depth]
-    raw = f" {json.dumps(value, separators=layout)}\n".encode()
+    raw = f" {json.dumps(value, separators=layout, ensure_ascii=ascii_only)}\n".encode(errors="replace")
     wanted = inner = json.loads(raw)
     replaces = False
     for name in path[:-1]:
@@ -46,10 +51,27 @@ def test_put_sets_one_member_and_leaves_the_rest(
         inner = inner[name]
     replaces |= path[-1] in inner
     inner[path[-1]] = [1.50]
-    done = put(raw, path, "[1.50]")
+    done = put(raw, path, "[1.50]", decoded=json.loads(raw) if is_decoded else None)
     assert json.loads(done) == wanted
     before, behind = same(raw, done), same(raw[::-1], done[::-1])
     assert replaces or before + behind >= len(raw)  # it was put between two bytes that are there still
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"id":"params","params":{"a":1}}',
+        b'{"a":{"params":{}},"params":{"a":1}}',
+        b'{"a":{"params":{}},"p\\u0061rams":{"a":1}}',
+        b'{"a":"\\"params\\":{","params" : {"a":1}}',
+        b'{"params":{},"params" :\n{"a":1}}',
+    ],
+    ids=["a text", "further in", "in numbers", "in a text", "twice"],
+)
+def test_put_is_not_misled_by_what_looks_like_the_name(raw: bytes) -> None:
+    wanted = json.loads(raw)
+    wanted["params"]["_meta"] = {"relaykit": 1}
+    assert json.loads(put(raw, PATH, "1", decoded=json.loads(raw))) == wanted
 
 
 @given(OBJECTS, LAYOUTS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -21,6 +22,11 @@ MAX_ID_CHARACTERS = 1024
 
 _META = ("params", "_meta", "relaykit")
 _AWARE = ("params", "clientCapabilities", "_meta", "relaykit")
+# By far the most that comes, as our relay writes it. It need not be read to its end: it may be long.
+_plain_update = re.compile(
+    rb'\{"jsonrpc":"2\.0","method":"session/update","params":\{"sessionId":"([\w-]+)",'
+    rb'"_meta":\{"relaykit":\{"seq":([0-9]+)\}\},"update":\{"sessionUpdate":"([a-z_]+)"'
+).match
 _PARSE_ERROR, _INVALID_REQUEST = -32700, -32600
 
 
@@ -139,13 +145,13 @@ class Bridge:
         if self._initialize is None:
             self._editor_is_aware = dig(message, *_AWARE) is not None
             if not self._editor_is_aware:
-                said.text = put(said.text, _AWARE, "{}")
+                said.text = put(said.text, _AWARE, "{}", decoded=message)
             self._initialize = said.text
         elif said.method == "initialize":
             said.method = ""  # the relay says that it comes too late
         elif said.method == "session/prompt":
             said.turn = text_at(message, *_META, "turn") or self._ids.new_id()
-            said.text = put(said.text, (*_META, "turn"), json.dumps(said.turn))
+            said.text = put(said.text, (*_META, "turn"), json.dumps(said.turn), decoded=message)
             if said.session_id in self._sessions:
                 self._sessions[said.session_id].turns.add(said.turn)
         elif said.opens:
@@ -187,6 +193,11 @@ class Bridge:
 
     def from_relay(self, text: bytes) -> None:
         """Take one message of the relay's."""
+        plain = _plain_update(text)
+        if plain is not None:
+            session_id, seq, update = plain.groups()
+            self._update(text, session_id.decode(), int(seq), block=update == b"user_message_chunk")
+            return
         message = read_object(text)
         method = None if message is None else message.get("method")
         if message is None or (method is None and message.get("id") is None):
@@ -200,16 +211,16 @@ class Bridge:
         elif str(method).startswith("_relaykit/"):
             self._told(method.removeprefix("_relaykit/"), message.get("params"), text)
         else:
-            self._update(message, text)
+            params = message.get("params")
+            block = dig(params, "update", "sessionUpdate") == "user_message_chunk"
+            seq = number_at(params, "_meta", "relaykit", "seq")
+            self._update(text, text_at(params, "sessionId"), seq, block=block)
 
-    def _update(self, message: Mapping[str, Any], text: bytes) -> None:
-        params = message.get("params")
-        followed = self._sessions.get(text_at(params, "sessionId"))
-        seq = number_at(params, "_meta", "relaykit", "seq")
+    def _update(self, text: bytes, session_id: str, seq: int, *, block: bool) -> None:
+        followed = self._sessions.get(session_id)
         if followed is None or not seq:
             self.to_editor.append(text)
             return
-        block = dig(params, "update", "sessionUpdate") == "user_message_chunk"
         if not block or seq > followed.seq + 1:
             self._release(followed)
         if followed.take(seq, block=block):

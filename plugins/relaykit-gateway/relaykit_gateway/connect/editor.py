@@ -8,7 +8,7 @@ import stat
 import time
 from collections.abc import Sequence
 
-_CHUNK = 1 << 18
+_CHUNK = 1 << 16  # for more, memory is fetched from the kernel, and returned, each time
 
 
 class EditorGone(Exception):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 _decode_at = json.JSONDecoder().raw_decode
 _space = re.compile(r"[ \t\n\r]*").match
+_object_behind = re.compile(rb"[ \t\n\r]*:[ \t\n\r]*\{").match
 
 
 class Member(NamedTuple):
@@ -48,7 +49,7 @@ def members(text: str, at: int = 0) -> dict[str, Member]:
     return found
 
 
-def put(data: bytes, path: Sequence[str], value: str) -> bytes:
+def put(data: bytes, path: Sequence[str], value: str, *, decoded: Mapping[str, Any] | None = None) -> bytes:
     """Set one member, and leave every other byte as it is.
 
     Objects on the way that are missing, or are no objects, are made.
@@ -56,7 +57,14 @@ def put(data: bytes, path: Sequence[str], value: str) -> bytes:
     :param data: a valid JSON object.
     :param path: the names from the outside in, with nothing in them that JSON escapes.
     :param value: JSON.
+    :param decoded: what `data` says, if that is known: then it is seldom read again.
     """
+    outer = None if decoded is None else decoded.get(path[0])
+    if isinstance(outer, dict) and len(path) > 1 and path[1] not in outer:
+        start = _only_object(data, path[0])
+        if start:
+            added = _nested(path[1:], value)[1:-1].encode()
+            return b"%b%b%b%b" % (data[:start], added, b"," if outer else b"", data[start:])
     text = data.decode()
     found = members(text)
     for depth, name in enumerate(path):
@@ -69,6 +77,21 @@ def put(data: bytes, path: Sequence[str], value: str) -> bytes:
             return _inserted(text, member.start, inner, value, alone=not member.value)
         found = members(text, member.start)
     return data
+
+
+def _only_object(data: bytes, name: str) -> int:
+    """Return where the contents begin of the object that is the member of this name; 0 if that takes reading.
+
+    :param data: a valid JSON object that has such a member.
+    """
+    # Within a text, a quotation mark has a backslash before it. So this is a name, or a text of its own, and the
+    # member's own name if there is but one; unless its letters are written as numbers.
+    quoted = b'"%b"' % name.encode()
+    at = data.find(quoted)
+    if at < 0 or data.find(quoted, at + 1) >= 0 or b"\\u" in data:
+        return 0
+    match = _object_behind(data, at + len(quoted))
+    return match.end() if match else 0
 
 
 def _inserted(text: str, at: int, path: Sequence[str], value: str, *, alone: bool) -> bytes:

@@ -117,7 +117,7 @@ class Unanswered:
 
 def key_of(raw_id: Any) -> str:
     """Return an id as JSON: ``1`` and ``"1"`` are two."""
-    return json.dumps(raw_id)
+    return str(raw_id) if type(raw_id) is int else json.dumps(raw_id)  # a bool is no int here
 
 
 def error_answer(raw_id: str, code: int, why: str) -> bytes:
