@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import select
 import signal
 import sys
@@ -11,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import NoReturn
 
 from relaykit_gateway.address import ClientError, NoRelayRunning
@@ -25,6 +23,7 @@ _FULL = 1 << 20  # when so many bytes wait for one side, the other is not read
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _CLOSE_SECONDS = 1.0
 _FAILED = 1
+_NEVER = float("inf")
 _IN, _OUT = select.POLLIN, select.POLLOUT
 
 
@@ -62,9 +61,11 @@ class Pump:
         self._stopping = False
         self._poll = select.poll()
         self._watched: dict[int, int] = {}
+        self._wanted: tuple[int, int, int] | None = None  # of the editor's two descriptors and the link's
         self._woken, self._waking = os.pipe()  # never closed: a thread that dials may outlive us
         for descriptor in (self._woken, self._waking):
             os.set_blocking(descriptor, False)
+        self._watch(self._woken, _IN)
 
     def run(self) -> int:
         """Relay until the editor has no more to say, or a signal ends us. Return the exit code.
@@ -91,19 +92,27 @@ class Pump:
         """Wait for something to do, and return the descriptors that are ready."""
         if self._link is None and self._dialing is None and time.monotonic() >= self._dial_at:
             self._dialing = Dialing(self._find_target, keep_alive=self._patience.keep_alive, done=self._wake)
-        editor, link, deadline = self._editor, self._link, float("inf")
-        self._watch(self._woken, _IN)
-        self._watch(editor.reads, _IN if self._met and (link is None or link.unsent < _FULL) else 0)
-        self._watch(editor.writes, _OUT if editor.unheard else 0)
+        editor, link, deadline = self._editor, self._link, _NEVER
+        listen = self._met and (link is None or link.unsent < _FULL)
+        reading = editor.unheard < _FULL
+        wanted = (
+            _IN if listen else 0,
+            _OUT if editor.unheard else 0,
+            0 if link is None else (_IN if reading else 0) | (_OUT if link.unsent else 0),
+        )
+        if wanted != self._wanted:  # mostly it is as it was
+            self._wanted = wanted
+            self._watch(editor.reads, wanted[0])
+            self._watch(editor.writes, wanted[1])
+            if link is not None:
+                self._watch(link.fileno(), wanted[2])
         if link is not None:
-            reading = editor.unheard < _FULL
-            self._watch(link.fileno(), (_IN if reading else 0) | (_OUT if link.unsent else 0))
             deadline = link.next_look if reading else deadline
         elif self._dialing is None:
             deadline = self._dial_at
         if self._lost is not None:
             deadline = min(deadline, self._lost[0] + self._patience.give_up)
-        if deadline == float("inf"):
+        if deadline == _NEVER:
             return dict(self._poll.poll())
         return dict(self._poll.poll(max(0.0, deadline - time.monotonic()) * 1000 + 1))
 
@@ -144,30 +153,37 @@ class Pump:
             os.read(self._woken, 4096)
         if self._dialing is not None:
             self._ask_for_link(self._dialing)
-        self._with_link(partial(self._hear_relay, ready))
-        if self._editor.reads in ready:
-            self._hear_editor()
-        self._with_link(self._tell_relay)
-        self._tell_editor()
-        self._mind_the_time()
-
-    def _with_link(self, do: Callable[[Link], None]) -> None:
-        link = self._link
-        if link is None:
-            return
+        link, hears = self._link, self._editor.reads in ready
         try:
-            do(link)
+            if link is not None:
+                self._hear_relay(link, ready.get(link.fileno(), 0))
+            if hears:
+                hears = False
+                self._hear_editor()
+            if link is not None:
+                self._tell_relay(link)
         except LinkLost as lost:
-            self._watch(link.fileno(), 0)
-            link.close(0.0)
-            self._link = None
-            self._bridge.disconnected(str(lost) if lost.our_fault else "")
-            if self._lost is None:
-                _note(f"the connection was lost ({lost}); trying again")
-            self._try_later(str(lost))
+            self._lose(lost)
+            if hears:
+                self._hear_editor()
+        self._tell_editor()
+        if self._lost is not None:
+            self._mind_the_time(*self._lost)
 
-    def _hear_relay(self, ready: Mapping[int, int], link: Link) -> None:
-        events = ready.get(link.fileno(), 0)
+    def _lose(self, lost: LinkLost) -> None:
+        """Do without the connection."""
+        if self._link is None:
+            return
+        self._watch(self._link.fileno(), 0)
+        self._link.close(0.0)
+        self._link = None
+        self._wanted = None
+        self._bridge.disconnected(str(lost) if lost.our_fault else "")
+        if self._lost is None:
+            _note(f"the connection was lost ({lost}); trying again")
+        self._try_later(str(lost))
+
+    def _hear_relay(self, link: Link, events: int) -> None:
         if events & ~_OUT:
             for text in link.receive():
                 self._bridge.from_relay(text)
@@ -217,15 +233,14 @@ class Pump:
             self._bridge.connected()
 
     def _try_later(self, why: str) -> None:
+        import random  # takes longer than most of what is here, and no network need ever break
+
         now = time.monotonic()
         self._lost = (self._lost[0] if self._lost else now, why)
         self._dial_at = now + self._pause * random.uniform(0.5, 1.0)  # noqa: S311 -- no secret: it spreads clients
         self._pause = min(self._pause * 2, _LONGEST_PAUSE)
 
-    def _mind_the_time(self) -> None:
-        if self._lost is None:
-            return
-        since, why = self._lost
+    def _mind_the_time(self, since: float, why: str) -> None:
         away = time.monotonic() - since
         if self._link is not None and self._bridge.settled:
             self._lost, self._pause = None, _FIRST_PAUSE
