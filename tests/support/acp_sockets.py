@@ -129,9 +129,9 @@ class AcpSocket:
 
     # ------------------------------------------------------------ both
 
-    async def initialize(self, *, aware: bool = False) -> Json:
+    async def initialize(self, *, aware: bool | Json = False) -> Json:
         """Begin, and return what the relay says of itself."""
-        capabilities: Json = {"_meta": {"relaykit": {}}} if aware else {}
+        capabilities: Json = {"_meta": {"relaykit": {} if aware is True else aware}} if aware else {}
         return await self.result_of(
             self.ask("initialize", protocolVersion=1, clientCapabilities=capabilities)
         )
@@ -169,7 +169,7 @@ class AcpSocket:
 
 @asynccontextmanager
 async def acp_socket(
-    gateway: Gateway, *, room: float = inf, initialized: bool = True, aware: bool = False, **query: str
+    gateway: Gateway, *, room: float = inf, initialized: bool = True, aware: bool | Json = False, **query: str
 ) -> AsyncIterator[AcpSocket]:
     """Connect a client, and leave with a disconnect.
 

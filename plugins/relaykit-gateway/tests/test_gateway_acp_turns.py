@@ -85,6 +85,27 @@ async def test_a_prompt_reaches_the_others_and_not_its_own_client(gateway: Gatew
         assert seqs(aware)[-5:] == [2, 2, 2, 3, 4]
 
 
+@pytest.mark.parametrize("said", [{"ownTurns": False}, {"ownTurns": True}, {"ownTurns": "no"}, {"other": 1}])
+async def test_who_knows_relaykit_may_leave_out_that_its_own_turns_begin(
+    gateway: Gateway, said: dict[str, object]
+) -> None:
+    told = [] if said == {"ownTurns": False} else ["turn_started"]
+    async with acp_socket(gateway, aware=said) as socket, acp_socket(gateway) as other:
+        session_id = await socket.new()
+        begun = len(socket.heard)
+        await socket.result_of(socket.prompt(session_id, "hello", turn="mine"))
+        assert methods(socket, begun) == [*told, "session/update", "="]
+        # Those of others are told as ever, and so is the past.
+        await other.open("load", session_id)
+        begun = len(socket.heard)
+        await other.result_of(other.prompt(session_id, "hello"))
+        await socket.skip_to("_relaykit/turn_ended")
+        assert methods(socket, begun)[:2] == ["session/update", "turn_started"]
+        begun = len(socket.heard)
+        await socket.open("load", session_id)
+        assert methods(socket, begun).count("turn_started") == 2
+
+
 async def test_who_knows_relaykit_hears_of_its_own_turn_too(gateway: Gateway) -> None:
     async with acp_socket(gateway, aware=True) as socket:
         session_id = await socket.new()

@@ -72,13 +72,16 @@ class Between:
         self.relay({"id": resume["id"], "result": {"_meta": {"relaykit": {"epoch": epoch, "seq": 1}}}})
 
 
-def raw(message: dict[str, Any] | bytes) -> bytes:
-    return message if isinstance(message, bytes) else json.dumps({"jsonrpc": "2.0", **message}).encode()
+def raw(message: dict[str, Any] | bytes, separators: tuple[str, str] = (",", ":")) -> bytes:
+    """Return a message as our relay writes it, or with the separators of another."""
+    if isinstance(message, bytes):
+        return message
+    return json.dumps({"jsonrpc": "2.0", **message}, separators=separators).encode()
 
 
 def update(seq: int, text: str = "", kind: str = "agent_message_chunk") -> dict[str, Any]:
     content = {"type": "text", "text": text or f"said {seq}"}
-    params = {"sessionId": "s", "update": {"sessionUpdate": kind, "content": content}, **meta(seq)}
+    params = {"sessionId": "s", **meta(seq), "update": {"sessionUpdate": kind, "content": content}}
     return {"method": "session/update", "params": params}
 
 
@@ -107,7 +110,9 @@ def test_initialize_gets_one_member_more_and_keeps_every_other_byte() -> None:
     between.bridge.connected()
     between.editor(INITIALIZE)
     assert between.bridge.to_relay == [
-        INITIALIZE.replace(b'"params":{', b'"params":{"clientCapabilities":{"_meta":{"relaykit":{}}},')
+        INITIALIZE.replace(
+            b'"params":{', b'"params":{"clientCapabilities":{"_meta":{"relaykit":{"ownTurns":false}}},'
+        )
     ]
 
 
@@ -297,6 +302,22 @@ def test_a_turn_that_ended_meanwhile_is_answered_once_and_not_repeated(
     said, answer = between.bridge.to_editor
     assert chunks([json.loads(said)]) == ["said 6"]
     assert answer == b'{"jsonrpc":"2.0","id":2,%b}' % outcome.replace(b'" :', b'":').replace(b": {", b":{")
+
+
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")], ids=["as our relay", "otherwise"])
+def test_updates_that_came_already_are_left_out_however_they_are_written(separators: tuple[str, str]) -> None:
+    between = Between()
+    between.open_session()
+    for seq in (5, 6):
+        between.relay(raw(update(seq), separators))
+    resume = between.reconnect()
+    assert resume["params"]["_meta"]["relaykit"]["after"] == 6
+    between.resumed(resume)
+    for seq in (6, 7, 7, 8):
+        between.relay(raw(update(seq), separators))
+    elsewhere = raw(update(6), separators).replace(b'"s"', b'"elsewhere"')
+    between.relay(elsewhere)
+    assert chunks(between.to_editor()) == ["said 5", "said 6", "said 7", "said 8", "said 6"]
 
 
 def test_prompts_of_others_come_whole_also_if_they_were_cut_between_two_blocks() -> None:

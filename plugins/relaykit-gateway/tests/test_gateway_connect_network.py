@@ -58,8 +58,8 @@ def joined(neighbour: ConnectEditor, session_id: str) -> None:
     neighbour.ask("session/load", sessionId=session_id, cwd="/", mcpServers=[])
 
 
-def until_said(editor: ConnectEditor, text: str) -> None:
-    while text not in editor.chunks():
+def until_said(editor: ConnectEditor, text: str, kind: str = "agent_message_chunk") -> None:
+    while text not in editor.chunks(kind):
         editor.hear()
 
 
@@ -93,9 +93,9 @@ def test_a_turn_ends_while_nobody_can_hear_it(network: Network) -> None:
     with network.editor() as editor, network.neighbour() as neighbour:
         session_id = editor.open_session()
         joined(neighbour, session_id)
-        network.proxy.cut_after(b"_relaykit/turn_started")
         prompt = editor.prompt(session_id, "/sleep 0.3")
-        network.proxy.wait_cut()
+        until_said(neighbour, "/sleep 0.3", "user_message_chunk")
+        network.proxy.cut()
         until_said(neighbour, "slept")
         assert neighbour.ask("session/list")["sessions"]  # the turn's end was told before this
         network.proxy.restore()
@@ -196,11 +196,12 @@ def test_a_question_that_somebody_else_answers_meanwhile_is_taken_back(network: 
 
 
 def test_a_cancel_that_was_said_without_a_network(network: Network) -> None:
-    with network.editor() as editor:
+    with network.editor() as editor, network.neighbour() as neighbour:
         session_id = editor.open_session()
-        network.proxy.cut_after(b"_relaykit/turn_started")
+        joined(neighbour, session_id)
         prompt = editor.prompt(session_id, "/sleep 60")
-        network.proxy.wait_cut()
+        until_said(neighbour, "/sleep 60", "user_message_chunk")
+        network.proxy.cut()
         editor.say("session/cancel", sessionId=session_id)
         editor.until_note("trying again")
         network.proxy.restore()

@@ -26,7 +26,7 @@ from relaykit_gateway.acp.methods import act_on_notification, answer_request
 from relaykit_gateway.acp.pending import Opening, Pending
 from relaykit_gateway.acp.profile import describe
 from relaykit_gateway.acp.splice import object_of
-from relaykit_gateway.acp.wanted import is_aware
+from relaykit_gateway.acp.wanted import awareness
 from relaykit_gateway.channel import PROTOCOL_ERROR, Channel, ClientGone
 from relaykit_gateway.codes import Code
 
@@ -53,6 +53,8 @@ class AcpConnection(Channel[AcpFollower]):
         self.wishes = wishes
         self.aware = False
         """The client knows relaykit, and gets the ``_relaykit/…`` notifications."""
+        self.hears_own_turns = True
+        """It gets ``_relaykit/turn_started`` also of its own prompts."""
         self._initialized = False
         self._initializing: anyio.Event | None = None
 
@@ -113,7 +115,9 @@ class AcpConnection(Channel[AcpFollower]):
             answer = compose_error(raw_id, bytes(self._told_of(error)))
         else:
             answer = compose_result(raw_id, object_of(describe(profile, connection_id=self.id)))
-            self.aware = is_aware(params)
+            known = awareness(params)
+            self.aware = known is not None
+            self.hears_own_turns = known is None or known.own_turns
             self._initialized = True
         await self.send_text(answer)
         self._initializing = None

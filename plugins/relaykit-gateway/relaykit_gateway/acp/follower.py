@@ -126,6 +126,8 @@ class AcpFollower(Following[AcpRenderer]):
                 # What one says oneself does not come back.
                 if not (self.is_open and ref in self.pending.turns):
                     await self._say(*renderer.messages(entry))
+                elif not self._connection.hears_own_turns:
+                    return
             case Kind.REQUEST | Kind.DECISION:
                 if not await self._ask(entry, renderer):
                     return

@@ -71,6 +71,15 @@ class Initialize(msgspec.Struct, rename="camel"):
     client_capabilities: msgspec.Raw = msgspec.Raw(b"{}")
 
 
+class Awareness(msgspec.Struct, rename="camel", frozen=True):
+    """What a client that knows relaykit says of that: ``clientCapabilities._meta.relaykit``.
+
+    :param own_turns: it wants to be told that turns begin also of those that it began on this connection.
+    """
+
+    own_turns: bool = True
+
+
 class _Capabilities(msgspec.Struct):
     meta: dict[str, msgspec.Raw] | None = msgspec.field(default=None, name="_meta")
 
@@ -86,14 +95,20 @@ def params_of(message: Message, shape: type[T]) -> T:
         raise RpcError(INVALID_PARAMS, f"{message.method}: {error}") from error
 
 
-def is_aware(params: bytes | msgspec.Raw) -> bool:
-    """Tell whether a client says in ``initialize`` that it knows relaykit."""
+def awareness(params: bytes | msgspec.Raw) -> Awareness | None:
+    """Return what a client says in ``initialize`` of what it knows of relaykit; None if it says nothing."""
     try:
         capabilities = msgspec.json.decode(params or b"{}", type=Initialize).client_capabilities
         meta = msgspec.json.decode(capabilities, type=_Capabilities).meta or {}
     except (msgspec.MsgspecError, RecursionError):
-        return False
-    return bytes(meta.get("relaykit", b"")).startswith(b"{")
+        return None
+    said = bytes(meta.get("relaykit", b""))
+    if not said.startswith(b"{"):
+        return None
+    try:
+        return msgspec.json.decode(said, type=Awareness)
+    except (msgspec.MsgspecError, RecursionError):
+        return Awareness()
 
 
 def check_mcp_servers(servers: Sequence[Mapping[str, Any]] | None, *, allowed: bool) -> None:

@@ -22,6 +22,9 @@ MAX_ID_CHARACTERS = 1024
 
 _META = ("params", "_meta", "relaykit")
 _AWARE = ("params", "clientCapabilities", "_meta", "relaykit")
+# Of its own turns it knows that they begin: a message less, while the agent is already at work. What a new
+# connection is told of the past does name them.
+_AWARENESS = '{"ownTurns":false}'
 # By far the most that comes, as our relay writes it. It need not be read to its end: it may be long.
 _plain_update = re.compile(
     rb'\{"jsonrpc":"2\.0","method":"session/update","params":\{"sessionId":"([\w-]+)",'
@@ -145,7 +148,7 @@ class Bridge:
         if self._initialize is None:
             self._editor_is_aware = dig(message, *_AWARE) is not None
             if not self._editor_is_aware:
-                said.text = put(said.text, _AWARE, "{}", decoded=message)
+                said.text = put(said.text, _AWARE, _AWARENESS, decoded=message)
             self._initialize = said.text
         elif said.method == "initialize":
             said.method = ""  # the relay says that it comes too late
