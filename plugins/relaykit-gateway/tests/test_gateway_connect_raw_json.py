@@ -7,7 +7,7 @@ from itertools import takewhile
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from relaykit_gateway.connect.raw_json import members, put
@@ -24,6 +24,7 @@ OBJECTS = st.dictionaries(NAMES, VALUES, max_size=4)
 NESTED = OBJECTS.flatmap(
     lambda outer: OBJECTS.map(lambda meta: {**outer, "params": {**outer, "_meta": meta}}) | st.just(outer)
 )
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # machines are shared
 LAYOUTS = st.sampled_from([(",", ":"), (", ", ": "), (" ,\t", " :\r\n")])
 
 
@@ -32,6 +33,7 @@ def same(one: bytes, other: bytes) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
+@patient
 @given(NESTED, LAYOUTS, st.integers(1, 4), st.booleans(), st.booleans())
 def test_put_sets_one_member_and_leaves_the_rest(
     value: dict[str, Any],
@@ -74,6 +76,7 @@ def test_put_is_not_misled_by_what_looks_like_the_name(raw: bytes) -> None:
     assert json.loads(put(raw, PATH, "1", decoded=json.loads(raw))) == wanted
 
 
+@patient
 @given(OBJECTS, LAYOUTS)
 def test_members_are_where_they_are_said_to_be(value: dict[str, Any], layout: tuple[str, str]) -> None:
     text = json.dumps(value, separators=layout)

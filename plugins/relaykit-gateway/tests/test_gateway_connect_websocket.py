@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from websockets.frames import Close, Frame, Opcode
 from websockets.http11 import Request
@@ -66,6 +66,7 @@ def test_no_two_masks_are_alike() -> None:
     assert len({frame(TEXT, b"x" * 8)[2:6] for _ in range(8)}) > 1
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # machines are shared
 @given(
     messages=st.lists(
         st.one_of(
