@@ -43,7 +43,8 @@ def find_command(name: str, disabled: Callable[[], Sequence[str]]) -> Command | 
 
     Nothing is imported but the command's own module. These are left to the loading of all plugins, which says
     what is wrong: a command that two distributions announce, a plugin that two distributions have, a distribution
-    that announces no plugin, or one that is disabled, and what cannot be imported.
+    that announces no plugin, or one that is disabled, and what cannot be imported. That another plugin offers a
+    command of this name by its hook alone shows only then.
 
     :param disabled: returns the plugins that must not be imported; called if the command is announced.
     """

@@ -28,7 +28,7 @@ _AWARENESS = '{"ownTurns":false}'
 # By far the most that comes, as our relay writes it. It need not be read to its end: it may be long.
 _plain_update = re.compile(
     rb'\{"jsonrpc":"2\.0","method":"session/update","params":\{"sessionId":"([\w-]+)",'
-    rb'"_meta":\{"relaykit":\{"seq":([0-9]+)\}\},"update":\{"sessionUpdate":"([a-z_]+)"'
+    rb'"_meta":\{"relaykit":\{"seq":([0-9]{1,18})\}\},"update":\{"sessionUpdate":"([a-z_]+)"'
 ).match
 _PARSE_ERROR, _INVALID_REQUEST = -32700, -32600
 
