@@ -14,7 +14,7 @@ from relaykit.commands import announced, main
 from relaykit.hooks.loader import load_plugins
 from support.plugin_sites import Site, imported, settings_from
 
-BACKUP = """
+PARLEY = """
     from relaykit.hooks import hookimpl
     from relaykit.hooks.registration import Command
 
@@ -22,8 +22,8 @@ BACKUP = """
         print(f"to {arguments.target} from {arguments.load_settings().relay.node}, by {__name__}")
         return 3
 
-    BACKUP = Command(
-        name="backup",
+    PARLEY = Command(
+        name="parley",
         help="copy everything",
         configure=lambda parser: parser.add_argument("target"),
         run=run,
@@ -31,9 +31,9 @@ BACKUP = """
 
     @hookimpl
     def relaykit_register_commands():
-        return [BACKUP]
+        return [PARLEY]
 """
-ANNOUNCED = "# comment\nbackup = MODULE:BACKUP [extra]"
+ANNOUNCED = "# comment\nparley = MODULE:PARLEY [extra]"
 
 
 @pytest.fixture(autouse=True)
@@ -56,10 +56,10 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
 def test_it_runs_without_any_plugin(
     work: Path, site: Site, capsys: pytest.CaptureFixture[str], before: list[str], behind: list[str]
 ) -> None:
-    module = site.install("copies", BACKUP, announces=ANNOUNCED)
+    module = site.install("copies", PARLEY, announces=ANNOUNCED)
     broken = site.install("broken", "import no_such_module")
     (work / "n1.toml").write_text("[relay]\nnode = 'n1'")
-    assert main([*before, "backup", "there", *behind]) == 3
+    assert main([*before, "parley", "there", *behind]) == 3
     node = "n1" if before or behind else "local"
     assert capsys.readouterr() == (f"to there from {node}, by {module}_commands\n", "")
     assert not imported(module)
@@ -69,8 +69,8 @@ def test_it_runs_without_any_plugin(
 def test_its_help_and_its_errors_are_those_of_any_command(
     site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = site.install("copies", BACKUP, announces=ANNOUNCED)
-    calls = [["backup", "--help"], ["backup"], ["backup", "x", "--bad"]]
+    module = site.install("copies", PARLEY, announces=ANNOUNCED)
+    calls = [["parley", "--help"], ["parley"], ["parley", "x", "--bad"]]
     said = [(main(call), capsys.readouterr()) for call in calls]
     assert not imported(module)
     monkeypatch.setattr(announced, "find_command", lambda *_: None)
@@ -78,13 +78,13 @@ def test_its_help_and_its_errors_are_those_of_any_command(
     assert [code for code, _ in said] == [0, 2, 2]
 
 
-@pytest.mark.parametrize("call", [["--help"], ["--version"], ["-h", "backup"], []])
+@pytest.mark.parametrize("call", [["--help"], ["--version"], ["-h", "parley"], []])
 def test_what_is_no_call_of_a_command_goes_by_the_hooks(
     site: Site, capsys: pytest.CaptureFixture[str], call: list[str]
 ) -> None:
-    module = site.install("copies", BACKUP, announces=ANNOUNCED)
+    module = site.install("copies", PARLEY, announces=ANNOUNCED)
     main(call)
-    assert "backup" not in capsys.readouterr().err
+    assert "parley" not in capsys.readouterr().err
     assert imported(module)
     assert not imported(f"{module}_commands")
 
@@ -92,18 +92,18 @@ def test_what_is_no_call_of_a_command_goes_by_the_hooks(
 def test_a_disabled_plugins_command_is_not_imported(
     work: Path, site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    module = site.install("copies", BACKUP, announces=ANNOUNCED)
+    module = site.install("copies", PARLEY, announces=ANNOUNCED)
     (work / "relaykit.toml").write_text("[relay]\ndisabled = ['copies']")
-    assert main(["backup", "there"]) == 2
-    assert "invalid choice: 'backup'" in capsys.readouterr().err
+    assert main(["parley", "there"]) == 2
+    assert "invalid choice: 'parley'" in capsys.readouterr().err
     assert not imported(module)
     assert not imported(f"{module}_commands")
 
 
 def test_broken_settings_are_told_as_ever(work: Path, site: Site, capsys: pytest.CaptureFixture[str]) -> None:
-    module = site.install("copies", BACKUP, announces=ANNOUNCED)
+    module = site.install("copies", PARLEY, announces=ANNOUNCED)
     (work / "relaykit.toml").write_text("[relay]\nnode = 3")
-    assert main(["backup", "there"]) == 2
+    assert main(["parley", "there"]) == 2
     assert "relay.node: expected a string" in capsys.readouterr().err
     assert not imported(f"{module}_commands")
 
@@ -113,7 +113,7 @@ def test_no_command_of_relaykits_own_is_taken_over(
     site: Site, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     module = site.install(
-        "copies", BACKUP.replace('"backup"', f'"{name}"'), announces=f"{name} = MODULE:BACKUP"
+        "copies", PARLEY.replace('"parley"', f'"{name}"'), announces=f"{name} = MODULE:PARLEY"
     )
     assert main([name]) == (0 if name == "plugins" else 2)
     assert f"plugin 'copies': its command '{name}' is one of relaykit's own" in capsys.readouterr().err
@@ -121,46 +121,46 @@ def test_no_command_of_relaykits_own_is_taken_over(
 
 
 def test_a_command_that_two_announce(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
-    site.install("copies", BACKUP, announces=ANNOUNCED)
-    site.install("tapes", BACKUP, announces=ANNOUNCED)
-    assert main(["backup", "there"]) == 2
-    assert "'backup' is offered by plugin 'tapes' too" in capsys.readouterr().err
+    site.install("copies", PARLEY, announces=ANNOUNCED)
+    site.install("tapes", PARLEY, announces=ANNOUNCED)
+    assert main(["parley", "there"]) == 2
+    assert "'parley' is offered by plugin 'tapes' too" in capsys.readouterr().err
 
 
 def test_a_plugin_that_two_distributions_have(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
-    site.install("copies", BACKUP, announces=ANNOUNCED)
+    site.install("copies", PARLEY, announces=ANNOUNCED)
     site.install("pager", distribution="acme-pager")
     site.install("pager", distribution="other-pager")
-    assert main(["backup", "there"]) == 2
+    assert main(["parley", "there"]) == 2
     assert "acme-pager" in capsys.readouterr().err
 
 
 def test_one_distribution_that_is_on_the_path_twice(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site.install("copies", BACKUP, announces=ANNOUNCED)
+    site.install("copies", PARLEY, announces=ANNOUNCED)
     again = tmp_path / "again"
     again.symlink_to(site.root)
     monkeypatch.syspath_prepend(again)
     monkeypatch.syspath_prepend(tmp_path / "no-such-directory")
-    assert announced.find_command("backup", tuple) is not None
+    assert announced.find_command("parley", tuple) is not None
 
 
 def test_a_distribution_without_a_plugin_announces_nothing(site: Site) -> None:
-    module = site.install("copies", BACKUP, announces=ANNOUNCED)
+    module = site.install("copies", PARLEY, announces=ANNOUNCED)
     (file,) = site.root.glob("*/entry_points.txt")
     file.write_text(file.read_text().replace("[relaykit]", "[other]"))
-    assert announced.find_command("backup", tuple) is None
+    assert announced.find_command("parley", tuple) is None
     assert not imported(f"{module}_commands")
 
 
 @pytest.mark.parametrize(
     ("entry_point", "why"),
     [
-        ("backup = no_such_module:BACKUP", "ModuleNotFoundError"),
-        ("backup = MODULE:NO_SUCH", "AttributeError"),
-        ("backup = MODULE", "is not the command 'backup'"),
-        ("backup = MODULE:run", "is not the command 'backup'"),
+        ("parley = no_such_module:PARLEY", "ModuleNotFoundError"),
+        ("parley = MODULE:NO_SUCH", "AttributeError"),
+        ("parley = MODULE", "is not the command 'parley'"),
+        ("parley = MODULE:run", "is not the command 'parley'"),
     ],
 )
 def test_one_that_cannot_be_loaded_is_told_and_taken_from_its_hook(
@@ -170,8 +170,8 @@ def test_one_that_cannot_be_loaded_is_told_and_taken_from_its_hook(
     entry_point: str,
     why: str,
 ) -> None:
-    module = site.install("copies", BACKUP, announces=entry_point)
-    assert main(["backup", "there"]) == 3
+    module = site.install("copies", PARLEY, announces=entry_point)
+    assert main(["parley", "there"]) == 3
     assert capsys.readouterr().out.endswith(f"by {module}\n")
     (warning,) = caplog.messages
     assert why in warning
@@ -182,8 +182,8 @@ def test_other_lines_and_files_are_passed_over(site: Site) -> None:
     (site.root / "empty-1.dist-info").mkdir()
     (site.root / "binary-1.egg-info").mkdir()
     (site.root / "binary-1.egg-info" / "entry_points.txt").write_bytes(b"[relaykit]\n\xff = x\n")
-    site.install("copies", BACKUP, announces=f"no value\n; note\n\n{ANNOUNCED}")
-    assert announced.find_command("backup", tuple) is not None
+    site.install("copies", PARLEY, announces=f"no value\n; note\n\n{ANNOUNCED}")
+    assert announced.find_command("parley", tuple) is not None
     assert announced.find_command("value", tuple) is None
 
 
