@@ -248,7 +248,6 @@ class LiveSession:
         """
         self._agent = agent
         self._when_proved = when_proved
-        self.rest.move(Presence.AWAKE)
 
     async def converse(self, agent: Agent) -> None:
         """Relay until the agent is gone, by itself or to sleep. It has been introduced."""
@@ -256,6 +255,7 @@ class LiveSession:
             self._outbox = Outbox(agent, tasks, self._undeliverable)
             self._queue.has_agent = True
             source = ReadAhead(agent, tasks) if self._storage_waits else agent
+            self.rest.move(Presence.AWAKE)  # not before: who waits for the agent speaks to it at once
             try:
                 with anyio.CancelScope() as self._reading:
                     await self._queue.start_next()
