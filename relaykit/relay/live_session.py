@@ -328,8 +328,8 @@ class LiveSession:
     async def could_not_wake(self, failure: Exception) -> None:
         """Tell who has asked for the agent that it could not be started again. It sleeps on."""
         await self._queue.fail_waiting(f"the agent could not be started again: {failure}")
+        self.rest.failed(failure)  # at once: who comes while this is recorded has the agent started anew
         await self.conversation.publish([notice(WAKE_FAILED, reason=str(failure))])
-        self.rest.failed(failure)
 
     async def _undeliverable(self, frame: Frame, why: str) -> None:
         """Answer for the agent what cannot be put to it: one client's mistake ends no session."""

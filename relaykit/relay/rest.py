@@ -78,6 +78,11 @@ class Rest:
             self._notify()
 
     @property
+    def failure(self) -> Exception | None:
+        """Why there is no agent: the last waking failed, and nobody has wanted it since; or there will be none."""
+        return self._failure
+
+    @property
     def failures(self) -> int:
         """How often in a row the agent could not be started again."""
         return self._failures
