@@ -46,6 +46,7 @@ class Follower(Following[Renderer]):
     def __init__(self, connection: Connection, session: Session, *, announce: bool) -> None:
         super().__init__(connection, session.id)
         self._session = session
+        self._live: LiveSession | None = None
         self._announce = announce
         self._own: set[str] = set()
         self._told_end = False
@@ -62,6 +63,7 @@ class Follower(Following[Renderer]):
         return self._channel.gateway.renderers
 
     async def _begin(self, live: LiveSession, cursor: Cursor) -> None:
+        self._live = live
         if not self._announce:
             return
         session = self._session
@@ -70,6 +72,7 @@ class Follower(Following[Renderer]):
             sessionId=session.id,
             agentId=session.agent_id,
             state=session.state,
+            presence=self._channel.relay.presence(session.id),
             epoch=cursor.epoch,
             head=live.conversation.head,
             turnRunning=bool(live.conversation.running_turn),
@@ -106,7 +109,10 @@ class Follower(Following[Renderer]):
         return True
 
     async def _end(self) -> None:
-        if not self._told_end:
+        leaves = (
+            self._live is not None and self._live.leaving
+        )  # then it has not ended, but goes on with the next relay
+        if not self._told_end and not leaves:
             now = self._channel.relay.clock.now()
             await self._channel.send_text(compose_terminated(self.session_id, now))
 

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from relaykit.relay import Relay
+from relaykit.relay.rest import Presence
 from relaykit.session import Session, SessionFilter
 from relaykit_gateway.wire import timestamp
 
@@ -57,8 +58,13 @@ class StatusPage:
             session.agent_id,
             session.agent,
             session.project,
-            session.state,
+            _state(session, self._relay),
             timestamp(session.activity.last_active),
             str(self._relay.clients(session.id)),
         )
         return "<tr>" + "".join(f"<td>{escape(cell)}" for cell in cells)
+
+
+def _state(session: Session, relay: Relay) -> str:
+    asleep = relay.presence(session.id) is Presence.ASLEEP
+    return f"{session.state}, asleep" if asleep else session.state

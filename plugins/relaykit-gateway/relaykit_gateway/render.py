@@ -10,7 +10,7 @@ import msgspec
 from relaykit.conversation import Entry, Kind
 from relaykit.errors import LoginRequired
 from relaykit.relay import LiveSession
-from relaykit.relay.notices import ACTIVE, ENDED, TERMINATING
+from relaykit.relay.notices import ACTIVE, ASLEEP, AWAKE, ENDED, TERMINATING, WAKE_FAILED
 from relaykit.session import Cause
 from relaykit_gateway.answers import read_answer
 from relaykit_gateway.codes import Code
@@ -21,6 +21,7 @@ PERMISSION = "session/request_permission"
 UPDATE = "session/update"
 
 _LOGIN_REQUIRED = -32000
+_RESTS = frozenset({ASLEEP, AWAKE, WAKE_FAILED})
 
 
 class _UpdateParams(msgspec.Struct):
@@ -56,6 +57,10 @@ class _RpcError(msgspec.Struct):
 
 class _Active(msgspec.Struct, rename="camel"):
     worktree_dir: str
+
+
+class _Rest(msgspec.Struct):
+    reason: str
 
 
 class _Ending(msgspec.Struct):
@@ -201,6 +206,8 @@ class Renderer(Rendering):
             active = msgspec.json.decode(frame.body, type=_Active)
             ready = self._message("session:ready", entry, worktreeDir=active.worktree_dir, timestamp=at)
             return (ready,)
+        if frame.method in _RESTS:
+            return (self._rest_notice(entry),)
         if frame.method == TERMINATING:
             ending = msgspec.json.decode(frame.body, type=_Ending)
             if ending.cause == Cause.SPAWN_FAILED:
@@ -217,6 +224,15 @@ class Renderer(Rendering):
             )
             return (terminated,)
         return ()
+
+    def _rest_notice(self, entry: Entry) -> str:
+        at = timestamp(entry.at)
+        if entry.frame.method == AWAKE:
+            return self._message("session:awake", entry, timestamp=at)
+        reason = msgspec.json.decode(entry.frame.body, type=_Rest).reason
+        if entry.frame.method == WAKE_FAILED:
+            return self._error(Code.WAKE_FAILED, reason, entry)
+        return self._message("session:asleep", entry, reason=reason, timestamp=at)
 
     # ------------------------------------------------------------ envelopes
 

@@ -18,6 +18,7 @@ def view_session(session: Session, relay: Relay) -> dict[str, Any]:
         "owner": session.owner,
         "project": session.project,
         "state": session.state,
+        "presence": relay.presence(session.id),
         "worktreeDir": session.worktree_dir,
         "createdAt": timestamp(session.created_at),
         "lastActive": timestamp(session.activity.last_active),

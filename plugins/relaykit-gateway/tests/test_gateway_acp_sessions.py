@@ -468,6 +468,7 @@ async def test_sessions_are_listed(gateway: Gateway, tmp_path: Path, monkeypatch
                     "agent": "echo",
                     "project": "shop",
                     "state": "ACTIVE",
+                    "presence": "AWAKE",
                     "needsLogin": False,
                 }
             },

@@ -108,6 +108,7 @@ async def test_sessions_are_shown(relay: Relay, http: httpx.AsyncClient, tmp_pat
         "owner",
         "project",
         "state",
+        "presence",
         "worktreeDir",
         "createdAt",
         "lastActive",

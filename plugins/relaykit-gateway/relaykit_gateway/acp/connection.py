@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import anyio
@@ -136,6 +136,18 @@ class AcpConnection(Channel[AcpFollower]):
         else:
             if result is not None:
                 await self.send_text(compose_result(raw_id, result))
+
+    async def answer_errors(self, raw_id: bytes, act: Callable[[], Awaitable[None]]) -> None:
+        """Do what is not waited for, and answer the request with an error if it cannot be done.
+
+        :raises ClientGone: there is nobody to hear it.
+        """
+        try:
+            await act()
+        except ClientGone:
+            raise
+        except Exception as error:  # noqa: BLE001 -- it is told or logged, whatever it is
+            await self.send_text(compose_error(raw_id, bytes(self._told_of(error))))
 
     def _told_of(self, error: Exception) -> RpcError:
         """Return what the client is told of an error; what is none of its business is logged."""

@@ -9,7 +9,7 @@ import msgspec
 
 from relaykit.conversation import Batch, Cursor, Entry, Kind
 from relaykit.relay import LiveSession
-from relaykit.relay.notices import ENDED, TERMINATING
+from relaykit.relay.notices import AWAKE, ENDED, TERMINATING, WAKE_FAILED
 from relaykit.session import Cause, Session
 from relaykit_gateway.acp.envelope import compose_error, compose_notification, compose_result, quote
 from relaykit_gateway.acp.errors import INTERNAL_ERROR, RpcError, rpc_error_of
@@ -61,6 +61,9 @@ class AcpFollower(Following[AcpRenderer]):
         """The past is over: what comes is what is said now."""
         return self._past_ends is None
 
+    def _is_past(self, entry: Entry) -> bool:
+        return self._past_ends is not None and entry.seq <= self._past_ends
+
     async def settle(self, end: Entry) -> None:
         """Answer who waits for a turn that was taken back: its end is not in the transcript.
 
@@ -106,7 +109,10 @@ class AcpFollower(Following[AcpRenderer]):
                 await self._say(renderer.gap(*batch.gap))
         update = Kind.UPDATE
         for entry in batch.entries:
-            if self._past_ends is not None and entry.seq > self._past_ends:
+            opens = self._past_ends is not None and not self._is_past(entry)
+            # That the agent is awake is told before the answer: whoever has it hears of no sleep any more.
+            told_first = entry.frame.kind is Kind.NOTICE and entry.frame.method == AWAKE
+            if opens and not told_first:
                 await self._open_up(renderer)
             self.sent = entry.seq
             if entry.frame.kind is update:
@@ -114,6 +120,8 @@ class AcpFollower(Following[AcpRenderer]):
                     await send({"type": "websocket.send", "text": message})
             else:
                 await self._tell(entry, renderer)
+            if opens and told_first:
+                await self._open_up(renderer)
         if batch.caught_up and self._past_ends is not None:
             self._past_ends = cursor.position
             await self._open_up(renderer)
@@ -124,7 +132,7 @@ class AcpFollower(Following[AcpRenderer]):
         match entry.frame.kind:
             case Kind.PROMPT:
                 # What one says oneself does not come back.
-                if not (self.is_open and ref in self.pending.turns):
+                if self._is_past(entry) or ref not in self.pending.turns:
                     await self._say(*renderer.messages(entry))
                 elif not self._connection.hears_own_turns:
                     return
@@ -164,7 +172,9 @@ class AcpFollower(Following[AcpRenderer]):
 
     async def _note(self, entry: Entry) -> None:
         word = entry.frame.method
-        if word in {TERMINATING, ENDED}:
+        if word == WAKE_FAILED:
+            await self._wake_failed()
+        elif word in {TERMINATING, ENDED}:
             ending = msgspec.json.decode(entry.frame.body, type=_Ending)
             opening = self.pending.take_opening()
             if opening is not None:
@@ -173,12 +183,19 @@ class AcpFollower(Following[AcpRenderer]):
                 self._told_end = True
                 await self._fail(self.pending.take_all(), _ended(ending.reason))
 
+    async def _wake_failed(self) -> None:
+        """Answer what waits for the agent, unless somebody has wanted it since: then that is what counts."""
+        failure = self._live.rest.failure
+        opening = self.pending.take_opening() if failure is not None else None
+        if failure is not None and opening is not None:
+            await self._fail([opening.raw_id], rpc_error_of(failure))
+
     # ------------------------------------------------------------ opening
 
     async def _open_up(self, renderer: AcpRenderer) -> None:
         """Answer what has opened the session, and put the questions that are open, once there is an agent."""
         live = self._live
-        if not live.ready:
+        if not live.ready or live.is_falling_asleep:
             return
         self._past_ends = None
         opening = self.pending.take_opening()
@@ -213,6 +230,8 @@ class AcpFollower(Following[AcpRenderer]):
     # ------------------------------------------------------------ the end
 
     async def _end(self) -> None:
+        if self._live.leaving:
+            return  # it goes on with the next relay, whom the client asks again
         reason = "its transcript does not tell how"
         await self.fail_all(_ended(reason))
         if not self._told_end and self._connection.aware:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from relaykit.conversation import Entry
 from relaykit.errors import UnknownProject
+from relaykit.relay.rest import Presence
 from relaykit.session import Session, SessionFilter
 from relaykit_gateway.acp.envelope import Message, compose_error, key_of
 from relaykit_gateway.acp.errors import CANCELLED, INVALID_PARAMS, METHOD_NOT_FOUND, RpcError
@@ -35,7 +36,7 @@ _PAGE = 100
 
 
 async def answer_request(connection: AcpConnection, raw_id: bytes, message: Message) -> bytes | None:
-    """Act on a request, and return its raw result; None if a follower answers it in time.
+    """Act on a request, and return its raw result; None if it is answered in time by somebody else.
 
     :raises RpcError: it cannot be acted on.
     :raises RelaykitError: as the relay says.
@@ -123,6 +124,7 @@ def _listed(connection: AcpConnection, session: Session) -> Mapping[str, object]
         "agent": session.agent,
         "project": session.project,
         "state": session.state,
+        "presence": connection.relay.presence(session.id),
         "needsLogin": connection.relay.needs_login(session.id),
     }
     return {
@@ -224,12 +226,19 @@ async def _call(connection: AcpConnection, raw_id: bytes, message: Message) -> N
     ref = connection.relay.ids.new_id()
     follower.pending.calls[ref] = raw_id
     body = without(message.params, "sessionId")
-    try:
-        await connection.relay.call(session_id, message.method, body, client_id=connection.id, ref=ref)
-    except Exception:
-        if follower.pending.calls.pop(ref, None) is not None:
-            raise
-        # The session ended meanwhile, and with it this request.
+
+    async def put() -> None:
+        try:
+            await connection.relay.call(session_id, message.method, body, client_id=connection.id, ref=ref)
+        except Exception:
+            if follower.pending.calls.pop(ref, None) is not None:
+                raise
+            # The session ended meanwhile, and with it this request.
+
+    if connection.relay.presence(session_id) is Presence.AWAKE:
+        await put()
+    else:  # it may take a while until the agent is there, and the client is heard meanwhile
+        connection.spawn(connection.answer_errors, raw_id, put)
 
 
 _REFUSED: Mapping[str, str] = {

@@ -9,7 +9,7 @@ import msgspec
 from relaykit.conversation import Entry, Kind
 from relaykit.errors import LoginRequired
 from relaykit.relay import LiveSession
-from relaykit.relay.notices import ENDED
+from relaykit.relay.notices import ASLEEP, AWAKE, ENDED, WAKE_FAILED
 from relaykit_gateway.acp.envelope import (
     compose_error,
     compose_notification,
@@ -23,6 +23,14 @@ from relaykit_gateway.rendering import Rendering
 
 CANCEL_REQUEST = "$/cancel_request"
 UPDATE = "session/update"
+
+_TOLD = {
+    ASLEEP: "session_asleep",
+    AWAKE: "session_awake",
+    WAKE_FAILED: "wake_failed",
+    ENDED: "session_ended",
+}
+"""The notices that aware clients hear of, and what they are called there."""
 
 
 class _Prompt(msgspec.Struct):
@@ -117,8 +125,8 @@ class AcpRenderer(Rendering):
         if frame.kind is Kind.DECISION:
             body = b'{"requestId":%b,"by":%b}' % (ref, quote(self._live.closed_by(frame.ref)))
             return (self._extra("question_closed", entry, body),)
-        if frame.kind is Kind.NOTICE and frame.method == ENDED:
-            return (self._extra("session_ended", entry, frame.body),)
+        if frame.kind is Kind.NOTICE and frame.method in _TOLD:
+            return (self._extra(_TOLD[frame.method], entry, frame.body),)
         return ()
 
     def _extra(self, what: str, entry: Entry, body: bytes) -> str:
