@@ -600,3 +600,30 @@ def test_the_questions_of_a_session_end_with_it() -> None:
     between.clear()
     between.relay(told("session_ended", 6, cause="x"))
     assert [message["method"] for message in between.to_editor()] == ["$/cancel_request"]
+
+
+# ---------------------------------------------------------------- asleep
+
+
+def test_an_editor_hears_nothing_of_sleep_and_its_place_goes_on() -> None:
+    between = Between()
+    between.open_session()
+    for message in (told("session_asleep", 2, reason="idle"), told("session_awake", 3), update(4)):
+        between.relay(message)
+    assert chunks(between.to_editor()) == ["said 4"]
+    assert between.reconnect()["params"]["_meta"]["relaykit"]["after"] == 4
+
+
+def test_a_session_that_could_not_be_woken_is_asked_for_again() -> None:
+    between = Between()
+    between.open_session()
+    between.relay(update(2))
+    resume = between.reconnect()
+    error = {"code": -32000, "message": "log in", "data": {"relaykit": {"code": "SPAWN_FAILED"}}}
+    between.relay({"id": resume["id"], "error": error})
+    assert between.bridge.ready
+    turn = between.prompt()  # which has the relay try again
+    between.relay(told("turn_started", 5, turn=turn))
+    between.relay(update(6))
+    between.clear()
+    assert between.reconnect()["params"]["_meta"]["relaykit"]["after"] == 6

@@ -28,11 +28,14 @@ from relaykit_gateway.acp_client.events import (
     Notification,
     Question,
     QuestionClosed,
+    SessionAsleep,
+    SessionAwake,
     SessionEnded,
     SessionOpened,
     TurnEnded,
     TurnStarted,
     Update,
+    WakeFailed,
 )
 
 __all__ = [
@@ -46,10 +49,13 @@ __all__ = [
     "Notification",
     "Question",
     "QuestionClosed",
+    "SessionAsleep",
+    "SessionAwake",
     "SessionEnded",
     "SessionOpened",
     "TurnEnded",
     "TurnStarted",
     "Update",
+    "WakeFailed",
     "connect_acp",
 ]

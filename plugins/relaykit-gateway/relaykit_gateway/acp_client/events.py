@@ -134,6 +134,38 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SessionAsleep:
+    """The session's agent was stopped; the next prompt, or whoever opens the session, has it started again.
+
+    :param reason: why, for people.
+    """
+
+    session_id: str
+    seq: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionAwake:
+    """The session's agent runs again, and goes on where it was."""
+
+    session_id: str
+    seq: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WakeFailed:
+    """The session's agent could not be started again; the session sleeps on.
+
+    What waited for it has its answer: an error, or a `TurnEnded` with one.
+    """
+
+    session_id: str
+    seq: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionEnded:
     """The session is over, and everything of it was cleaned up.
 
@@ -165,6 +197,9 @@ Event = (
     | TurnStarted
     | TurnEnded
     | Gap
+    | SessionAsleep
+    | SessionAwake
+    | WakeFailed
     | SessionEnded
     | Notification
 )

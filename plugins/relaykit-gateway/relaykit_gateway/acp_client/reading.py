@@ -14,11 +14,14 @@ from relaykit_gateway.acp_client.events import (
     Notification,
     Question,
     QuestionClosed,
+    SessionAsleep,
+    SessionAwake,
     SessionEnded,
     SessionOpened,
     TurnEnded,
     TurnStarted,
     Update,
+    WakeFailed,
 )
 
 
@@ -112,6 +115,15 @@ _NOTIFICATIONS: Mapping[str, Callable[[Json], Event | None]] = {
     ),
     "_relaykit/question_closed": lambda params: QuestionClosed(
         session_id=_session_of(params), id=str(params.get("requestId")), by=str(params.get("by") or "")
+    ),
+    "_relaykit/session_asleep": lambda params: SessionAsleep(
+        session_id=_session_of(params), seq=_seq_of(params), reason=str(params.get("reason", ""))
+    ),
+    "_relaykit/session_awake": lambda params: SessionAwake(
+        session_id=_session_of(params), seq=_seq_of(params)
+    ),
+    "_relaykit/wake_failed": lambda params: WakeFailed(
+        session_id=_session_of(params), seq=_seq_of(params), reason=str(params.get("reason", ""))
     ),
     "_relaykit/session_ended": _ended,
     "$/cancel_request": lambda _params: None,  # `_relaykit/question_closed` comes too, and says more

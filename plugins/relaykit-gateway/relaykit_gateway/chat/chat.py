@@ -17,11 +17,14 @@ from relaykit_gateway.acp_client import (
     Json,
     Question,
     QuestionClosed,
+    SessionAsleep,
+    SessionAwake,
     SessionEnded,
     SessionOpened,
     TurnEnded,
     TurnStarted,
     Update,
+    WakeFailed,
     connect_acp,
 )
 from relaykit_gateway.address import Address, ClientError
@@ -89,6 +92,9 @@ class Chat:
             TurnStarted: self._on_turn_started,
             TurnEnded: self._on_turn_ended,
             Gap: self._on_gap,
+            SessionAsleep: self._on_asleep,
+            SessionAwake: self._on_awake,
+            WakeFailed: self._on_wake_failed,
             SessionEnded: self._on_session_ended,
         }
 
@@ -267,6 +273,15 @@ class Chat:
             self._transcript.note("no longer asked" if taken_back else "answered elsewhere")
             if self._asked == event.id:
                 self._stop_reading()
+
+    def _on_asleep(self, event: SessionAsleep) -> None:
+        self._transcript.asleep(event.reason)
+
+    def _on_awake(self, _event: SessionAwake) -> None:
+        self._transcript.awake()
+
+    def _on_wake_failed(self, event: WakeFailed) -> None:
+        self._transcript.wake_failed(event.reason)
 
     def _on_session_ended(self, event: SessionEnded) -> None:
         self._transcript.ended(event)

@@ -98,6 +98,18 @@ class Transcript:
         if stop_reason != "end_turn":
             self.note(f"({stop_reason})")
 
+    def asleep(self, reason: str) -> None:
+        """Write that the agent was stopped for now."""
+        self.note(f"(asleep: {shortened(reason, _LINE)})")
+
+    def awake(self) -> None:
+        """Write that the agent runs again."""
+        self.note("(awake again)")
+
+    def wake_failed(self, reason: str) -> None:
+        """Write that the agent does not run again."""
+        self.note(f"(asleep still, the agent could not be started: {reason})", Style.YELLOW)
+
     def ended(self, event: SessionEnded) -> None:
         """Write how the session ended, and what is left of it on purpose."""
         self.note(f"the session has ended: {event.reason}")

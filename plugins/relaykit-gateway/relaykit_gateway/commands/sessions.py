@@ -30,6 +30,9 @@ _COLUMNS = {
 }
 
 
+_RESTING = {"ASLEEP": "asleep", "DROWSY": "falling asleep", "WAKING": "waking"}
+
+
 def _configure(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="list the sessions", description="List the sessions.")
@@ -66,7 +69,7 @@ def _list(relay: HttpClient, arguments: argparse.Namespace) -> None:
     if arguments.json:
         _write_json(sessions)
     else:
-        told = [{**each, "state": "ACTIVE, needs login"} if each["needsLogin"] else each for each in sessions]
+        told = [{**session, "state": _state_of(session)} for session in sessions]
         rows = [[_text(session[key]) for key in _COLUMNS.values()] for session in told]
         print_table(tuple(_COLUMNS), rows)
 
@@ -82,6 +85,14 @@ def _show(relay: HttpClient, arguments: argparse.Namespace) -> None:
 def _stop(relay: HttpClient, arguments: argparse.Namespace) -> None:
     relay.stop(arguments.id, reason=arguments.reason)
     sys.stdout.write(f"session {arguments.id} is being ended\n")
+
+
+def _state_of(session: Mapping[str, Any]) -> str:
+    """Return a session's state, with what else a person should know of its agent."""
+    if session["needsLogin"]:
+        return f"{session['state']}, needs login"
+    resting = _RESTING.get(session["presence"]) if session["state"] == "ACTIVE" else None
+    return f"{session['state']}, {resting}" if resting else str(session["state"])
 
 
 def _text(value: object) -> str:

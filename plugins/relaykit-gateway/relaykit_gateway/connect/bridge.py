@@ -292,7 +292,9 @@ class Bridge:
 
     def _resumed(self, followed: Followed, answer: Mapping[str, Any]) -> None:
         self._release(followed)
-        if "error" in answer:
+        if text_at(answer, "error", "data", "relaykit", "code") in _SLEEPS_ON:
+            followed.went_on(followed.epoch)  # the next prompt has the relay try again
+        elif "error" in answer:
             self._forget(followed.session_id)  # whoever speaks to it hears why from the relay
         else:
             followed.went_on(text_at(answer, "result", "_meta", "relaykit", "epoch"))
@@ -356,6 +358,9 @@ class Bridge:
         self._sessions.pop(session_id, None)
         self._questions.close_all(session_id)
 
+
+_SLEEPS_ON = frozenset({"SPAWN_FAILED", "AGENT_FAILED", "WAKE_FAILED"})
+"""Why a session that was opened again has no agent now. One that has ended for it is told to have."""
 
 _INITIALIZE_FIRST = "the first message must be the request `initialize`"
 
