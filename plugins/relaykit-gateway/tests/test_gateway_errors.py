@@ -18,6 +18,7 @@ from relaykit.hooks.events import PromptRequest
 from relaykit.hooks.registration import MessageClient, MessageType
 from relaykit.relay import Relay
 from relaykit_gateway.codes import Code
+from support.durable import change_command
 from support.gateways import BACKENDS, SECONDS, Client, connected, gateway_settings, open_gateway_relay
 
 pytestmark = pytest.mark.anyio
@@ -269,6 +270,17 @@ async def _an_agent_that_wants_a_login(_relay: Relay, client: Client) -> None:
     assert message["error"]["code"] == Code.SPAWN_FAILED
     assert "locked-login" in message["error"]["message"]
     await client.expect("session:terminated")
+
+
+@case(Code.WAKE_FAILED)
+async def _an_agent_that_is_gone_when_it_should_wake(relay: Relay, client: Client) -> None:
+    session_id = await client.create()
+    change_command(relay.live(session_id), ["there-is-no-such-program"])
+    await relay.live(session_id).fall_asleep("nobody is here")
+    await client.say("session:attach", sessionId=session_id)
+    message = await client.skip_to("error")
+    assert message["error"]["code"] == Code.WAKE_FAILED
+    assert message["error"]["recoverable"] is True
 
 
 @case(Code.AGENT_FAILED)
