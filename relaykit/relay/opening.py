@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import AsyncIterator, Callable, Container, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import cache, partial
-from types import MappingProxyType
-from typing import TypeVar
+from functools import partial
+from typing import TYPE_CHECKING
 
 from relaykit.agent.launcher import AgentSpec, LauncherFactory
 from relaykit.clock import Clock, SystemClock
 from relaykit.hooks.dispatch import Dispatcher
 from relaykit.hooks.loader import load_plugins
 from relaykit.hooks.meters import Meters
-from relaykit.hooks.plugin_set import PluginSet, Provided
-from relaykit.hooks.registration import PluginContext
+from relaykit.hooks.plugin_set import PluginSet
 from relaykit.ids import IdGenerator, SystemIds
 from relaykit.relay.activity import flush_activity
+from relaykit.relay.choice import chosen, configured_agents, plugin_contexts, storage_name
 from relaykit.relay.expiry import Expiry
 from relaykit.relay.live_sessions import LiveSessions
 from relaykit.relay.recovery import recover
@@ -31,11 +29,8 @@ from relaykit.session.manager import Manager
 from relaykit.settings import Settings
 from relaykit.tasks import OwnedTasks
 
-logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
-Contexts = Callable[[str], PluginContext]
+if TYPE_CHECKING:
+    from relaykit.hooks.plugin_set import Contexts
 
 
 @asynccontextmanager
@@ -65,28 +60,15 @@ async def open_relay(
     meter = Meters()
     agents: dict[str, AgentSpec] = {}
 
-    @cache
-    def context(name: str) -> PluginContext:
-        return PluginContext(
-            name=name,
-            settings=plugins.settings_for(name),
-            projects=MappingProxyType({key: project.path for key, project in settings.projects.items()}),
-            agents=MappingProxyType(agents),
-            state_dir=settings.state_dir,
-            node=settings.relay.node,
-            clock=clock,
-            ids=ids,
-            meter=meter,
-        )
-
+    context = plugin_contexts(settings, plugins, agents=agents, clock=clock, ids=ids, meter=meter)
     for name, provided in plugins.meters(context).items():
         meter.add(name, provided.value)
-    agents |= _agents(settings, plugins, context, environ)
+    agents |= configured_agents(settings, plugins, context, environ)
 
     # Everything is chosen before anything is opened: what is wrong with the settings is said at once.
     storages = plugins.storages(context)
-    open_storage = _chosen(plugins, "storage", _storage_name(settings, storages, serve=serve), storages)
-    workspace = _chosen(plugins, "workspace", settings.relay.workspace, plugins.workspaces(context))
+    open_storage = chosen(plugins, "storage", storage_name(settings, storages, serve=serve), storages)
+    workspace = chosen(plugins, "workspace", settings.relay.workspace, plugins.workspaces(context))
     cleaners = _cleaners(settings, plugins, context, agents)
     launchers = _launchers(plugins, context, agents)
     services = [provided.value for provided in plugins.services(context).values()]
@@ -170,43 +152,12 @@ async def open_relay(
         yield relay
 
 
-def _storage_name(settings: Settings, offered: Container[str], *, serve: bool) -> str:
-    """Return the storage that is chosen, or the default one: a relay that is served does not forget, if it can."""
-    return settings.relay.storage or ("sqlite" if serve and "sqlite" in offered else "memory")
-
-
-def _chosen(plugins: PluginSet, kind: str, name: str, offered: Mapping[str, Provided[T]]) -> T:
-    provided = offered.get(name)
-    if provided is None:
-        raise plugins.unknown(kind, name, offered)
-    return provided.value
-
-
-def _agents(
-    settings: Settings, plugins: PluginSet, contexts: Contexts, environ: Mapping[str, str]
-) -> Mapping[str, AgentSpec]:
-    """Return the agents that plugins know, and over them those that settings configure."""
-    agents = {name: provided.value for name, provided in plugins.agents(contexts).items()}
-    for name, agent in settings.agents.items():
-        if missing := [variable for variable in agent.env if variable not in environ]:
-            logger.warning("agent %r: not set in the environment: %s", name, ", ".join(missing))
-        agents[name] = AgentSpec(
-            name=name,
-            command=agent.command,
-            env={variable: environ[variable] for variable in agent.env if variable in environ},
-            launcher=agent.launcher,
-            login=agent.login,
-            mcp_servers=agent.mcp_servers,
-        )
-    return agents
-
-
 def _launchers(
     plugins: PluginSet, contexts: Contexts, agents: Mapping[str, AgentSpec]
 ) -> Mapping[str, LauncherFactory]:
     """Return the launchers that agents name, and no other."""
     offered = plugins.launchers(contexts)
-    return {name: _chosen(plugins, "launcher", name, offered) for name in _launcher_names(agents)}
+    return {name: chosen(plugins, "launcher", name, offered) for name in _launcher_names(agents)}
 
 
 def _cleaners(
@@ -216,7 +167,7 @@ def _cleaners(
     offered = plugins.cleaners(contexts)
     defaults = [*_launcher_names(agents), settings.relay.workspace]
     names = [name for name in defaults if name in offered and name not in settings.relay.cleaners]
-    return [_chosen(plugins, "cleaner", name, offered) for name in (*names, *settings.relay.cleaners)]
+    return [chosen(plugins, "cleaner", name, offered) for name in (*names, *settings.relay.cleaners)]
 
 
 def _launcher_names(agents: Mapping[str, AgentSpec]) -> Sequence[str]:
