@@ -77,6 +77,7 @@ class LiveSession:
         self.last_used = clock.monotonic()  # when there was last a client, a turn or a message
         self.doomed = ""  # why a session that an earlier relay has left is ended at once
         self.leaving = False  # the relay ends, and the session does not: it sleeps until the next one
+        self.inherited = conversation.head  # the newest entry that was there before this life of the session
         self.ended = anyio.Event()
         self.rest = Rest(asleep=session.state is SessionState.ACTIVE)
         self.news = news

@@ -2,20 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import datetime, timedelta
+from types import MappingProxyType
 
 from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from relaykit.errors import SessionNotFound, TransitionError
+from relaykit.conversation import Entry
+from relaykit.errors import (
+    DuplicateRole,
+    DuplicateSession,
+    JournalError,
+    ManagerClosed,
+    Refused,
+    RelaykitError,
+    SessionNotFound,
+    TransitionError,
+    UnknownAgent,
+    UnknownProject,
+)
 from relaykit.relay import Relay
-from relaykit.session import SessionFilter, SessionState
-from relaykit_gateway.views import view_session
+from relaykit.session import Session, SessionFilter, SessionState
+from relaykit_gateway.views import view_entry, view_session
+from relaykit_gateway.wire import raw_json
 
 _OWNER = "local"
 _MAX_LIMIT = 500
+_DIGITS = 16
+_PAGE_BYTES = 4 * 1024 * 1024
+_NEXT_MOMENT = timedelta(microseconds=1)
+
+_STATUS: Mapping[type[RelaykitError], int] = MappingProxyType(
+    {
+        SessionNotFound: 404,
+        DuplicateRole: 409,
+        DuplicateSession: 409,
+        UnknownAgent: 409,
+        UnknownProject: 409,
+        Refused: 403,
+        ManagerClosed: 503,
+    }
+)
+"""What becomes of what `Relay.revive` raises."""
+
+_REFUSALS = tuple(_STATUS)
 
 
 class Api:
@@ -37,6 +71,8 @@ class Api:
     async def list_sessions(self, request: Request) -> Response:
         """List sessions, in pages of `limit`; `next` is what to give as `after` for the next page."""
         query = request.query_params
+        if _flag(query, "ended"):
+            return await self._list_ended(query)
         limit = _limit(query)
         where = SessionFilter(state=_state(query), agent_id=query.get("agentId") or None, owner=_OWNER)
         found = await self._relay.list(where, after=query.get("after", ""), limit=limit + 1)
@@ -45,13 +81,57 @@ class Api:
         more = {"next": page[-1].id} if len(found) > limit else {}
         return JSONResponse({"sessions": sessions, **more})
 
+    async def _list_ended(self, query: QueryParams) -> Response:
+        """List sessions that have ended, the latest first.
+
+        What ends between two pages moves none of the others: each page asks for what ended before the first one.
+        """
+        limit = _limit(query)
+        before, skip = _place(query)
+        where = SessionFilter(agent_id=query.get("agentId") or None, owner=_OWNER)
+        found = await self._relay.ended(where, before=before, skip=skip, limit=limit + 1)
+        page = found[:limit]
+        sessions = [view_session(session, self._relay) for session in page]
+        more = {}
+        if len(found) > limit:
+            before = before or (page[0].ended_at or page[0].activity.last_active) + _NEXT_MOMENT
+            more = {"next": f"{before.isoformat()}_{skip + limit}"}
+        return JSONResponse({"sessions": sessions, **more})
+
     async def show_session(self, request: Request) -> Response:
-        """Show one session."""
-        session_id = request.path_params["session_id"]
-        session = await self._relay.get(session_id)
-        if session is None:
-            raise HTTPException(404, str(SessionNotFound(session_id)))
-        return JSONResponse(view_session(session, self._relay))
+        """Show one session, also one that has ended."""
+        return JSONResponse(view_session(await self._find(request), self._relay))
+
+    async def resume_session(self, request: Request) -> Response:
+        """Start a session that has ended anew."""
+        try:
+            session = await self._relay.revive(request.path_params["session_id"], actor="api")
+        except _REFUSALS as error:
+            status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))
+            runs = isinstance(error, DuplicateSession)
+            said = "the session has not ended: open it, which wakes it if it sleeps" if runs else str(error)
+            raise HTTPException(status, said) from error
+        return JSONResponse(view_session(session, self._relay), status_code=202)
+
+    async def show_transcript(self, request: Request) -> Response:
+        """Show what was said in a session, in pages; `next` is what to give as `after` for the next page."""
+        query = request.query_params
+        after, limit = _number(query, "after", 0), _limit(query)
+        session = await self._find(request)
+        try:
+            found = await self._relay.transcript(session.id, after=after, limit=limit + 1)
+        except JournalError as error:
+            raise HTTPException(503, f"the transcript cannot be read: {error}") from error
+        page = _small_enough(found[:limit])
+        more = {"next": page[-1].seq} if len(found) > len(page) else {}
+        told = {"sessionId": session.id, "entries": [view_entry(entry) for entry in page], **more}
+        return Response(raw_json(told), media_type="application/json")
+
+    async def _find(self, request: Request) -> Session:
+        try:
+            return await self._relay.find(request.path_params["session_id"])
+        except SessionNotFound as error:
+            raise HTTPException(404, str(error)) from error
 
     async def stop_session(self, request: Request) -> Response:
         """Begin to end a session."""
@@ -81,7 +161,46 @@ def _state(query: QueryParams) -> SessionState | None:
 
 
 def _limit(query: QueryParams) -> int:
-    text = query.get("limit", "100")
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= _MAX_LIMIT):
+    limit = _number(query, "limit", 100)
+    if not 1 <= limit <= _MAX_LIMIT:
         raise HTTPException(400, f"limit must be 1 to {_MAX_LIMIT}")
+    return limit
+
+
+def _number(query: QueryParams, name: str, default: int) -> int:
+    text = query.get(name, str(default))
+    if not (text.isascii() and text.isdigit() and len(text) < _DIGITS):
+        raise HTTPException(400, f"{name} must be a number from 0 on")
     return int(text)
+
+
+def _flag(query: QueryParams, name: str) -> bool:
+    text = query.get(name, "false")
+    if text not in {"true", "false"}:
+        raise HTTPException(400, f"{name} must be true or false")
+    return text == "true"
+
+
+def _place(query: QueryParams) -> tuple[datetime | None, int]:
+    """Return where in the list of what has ended a page begins, as the page before has said it."""
+    text = query.get("after", "")
+    if not text:
+        return None, 0
+    moment, _, skip = text.partition("_")
+    try:
+        before = datetime.fromisoformat(moment)
+    except ValueError:
+        before = None
+    if before is None or before.tzinfo is None or not skip.isdecimal() or len(skip) >= _DIGITS:
+        raise HTTPException(400, "after must be what the page before has said as its `next`")
+    return before, int(skip)
+
+
+def _small_enough(entries: Sequence[Entry]) -> Sequence[Entry]:
+    """Return the first entries whose texts have a few MiB together, at least one: some hold whole images."""
+    room = _PAGE_BYTES
+    for count, entry in enumerate(entries):
+        room -= len(entry.frame.body)
+        if room < 0 and count:
+            return entries[:count]
+    return entries

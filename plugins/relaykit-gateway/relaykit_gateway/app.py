@@ -53,6 +53,8 @@ def build_app(gateway: Gateway) -> Starlette:
         Route("/api/sessions", api.list_sessions, methods=["GET"]),
         Route("/api/sessions/{session_id}", api.show_session, methods=["GET"]),
         Route("/api/sessions/{session_id}", api.stop_session, methods=["DELETE"]),
+        Route("/api/sessions/{session_id}/resume", api.resume_session, methods=["POST"]),
+        Route("/api/sessions/{session_id}/transcript", api.show_transcript, methods=["GET"]),
         Route("/api/plugins", api.list_plugins, methods=["GET"]),
         WebSocketRoute("/ws", _WebSocket(gateway)),
         WebSocketRoute("/acp", _Acp(gateway)),

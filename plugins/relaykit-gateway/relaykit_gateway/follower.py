@@ -96,7 +96,8 @@ class Follower(Following[Renderer]):
                 await send({"type": "websocket.send", "text": message})
         if batch.entries:
             last_frame = batch.entries[-1].frame
-            self._told_end = last_frame.kind is Kind.NOTICE and last_frame.method == ENDED
+            ended = last_frame.kind is Kind.NOTICE and last_frame.method == ENDED
+            self._told_end = ended and batch.entries[-1].seq > renderer.inherited
         if batch.caught_up and self._announce:
             caught_up = compose("session:caught_up", sessionId=self.session_id, seq=cursor.position)
             await send({"type": "websocket.send", "text": caught_up})

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from relaykit_gateway.address import Address, ClientError
 
 _SECONDS = 10.0
+_PAGE = 500
+
+NOT_FOUND = 404
 
 
 class RequestRefused(ClientError):
@@ -50,6 +53,36 @@ class HttpClient:
     def session(self, session_id: str) -> Mapping[str, Any]:
         """Return one session, as ``GET /api/sessions/{id}`` shows it."""
         session: Mapping[str, Any] = json.loads(self.get(_path_of(session_id)))
+        return session
+
+    def ended(self, *, limit: int = 0) -> Sequence[Mapping[str, Any]]:
+        """Return the sessions that ended last, as ``GET /api/sessions?ended=true`` shows them.
+
+        :param limit: so many at most; 0 for all that are kept.
+        """
+        sessions: list[Mapping[str, Any]] = []
+        query = {"ended": "true", "limit": str(min(limit or _PAGE, _PAGE))}
+        while True:
+            page = json.loads(self.get(f"/api/sessions?{urlencode(query)}"))
+            sessions += page["sessions"]
+            if "next" not in page or 0 < limit <= len(sessions):
+                return sessions[: limit or None]
+            query["after"] = page["next"]
+
+    def transcript(self, session_id: str) -> Iterator[Mapping[str, Any]]:
+        """Yield what was said in a session, as ``GET /api/sessions/{id}/transcript`` shows it, page after page."""
+        after = 0
+        while True:
+            query = urlencode({"after": after, "limit": _PAGE})
+            page = json.loads(self.get(f"{_path_of(session_id)}/transcript?{query}"))
+            yield from page["entries"]
+            if "next" not in page:
+                return
+            after = page["next"]
+
+    def resume(self, session_id: str) -> Mapping[str, Any]:
+        """Have the relay start a session that has ended anew, and return it; it goes on doing so by itself."""
+        session: Mapping[str, Any] = json.loads(self._request("POST", f"{_path_of(session_id)}/resume"))
         return session
 
     def stop(self, session_id: str, *, reason: str = "") -> None:

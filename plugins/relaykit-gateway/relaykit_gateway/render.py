@@ -85,6 +85,11 @@ class Renderer(Rendering):
         session_id = raw_json(live.id).decode()
         self._update_head = f'{{"version":"{VERSION}","type":"agent:update","sessionId":{session_id},"seq":'
 
+    @property
+    def inherited(self) -> int:
+        """The newest entry of what the session was before it was revived; 0 if it was not."""
+        return self._live.inherited
+
     async def render(self, entry: Entry) -> Sequence[str]:
         """Return the messages that say this entry: usually one; none for what clients do not hear of.
 
@@ -202,6 +207,8 @@ class Renderer(Rendering):
     def _notice(self, entry: Entry) -> Sequence[str]:
         frame = entry.frame
         at = timestamp(entry.at)
+        if frame.method in {TERMINATING, ENDED} and entry.seq <= self._live.inherited:
+            return ()  # it has been revived since
         if frame.method == ACTIVE:
             active = msgspec.json.decode(frame.body, type=_Active)
             ready = self._message("session:ready", entry, worktreeDir=active.worktree_dir, timestamp=at)

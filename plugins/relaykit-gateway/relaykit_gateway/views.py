@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from relaykit.relay import Relay
+import msgspec
+
+from relaykit.conversation import Entry
 from relaykit.session import Session
 from relaykit_gateway.wire import timestamp
+
+if TYPE_CHECKING:
+    from relaykit.relay import Relay
 
 
 def view_session(session: Session, relay: Relay) -> dict[str, Any]:
     """Return a session as JSON shows it, with what the relay that runs it knows of it now."""
+    return view_stored(
+        session,
+        presence=relay.presence(session.id),
+        clients=relay.clients(session.id),
+        needs_login=relay.needs_login(session.id),
+    )
+
+
+def view_stored(
+    session: Session, *, presence: str, clients: int = 0, needs_login: bool = False
+) -> dict[str, Any]:
+    """Return a session as JSON shows it, with what is said of it besides."""
     return {
         "id": session.id,
         "agentId": session.agent_id,
@@ -18,11 +35,33 @@ def view_session(session: Session, relay: Relay) -> dict[str, Any]:
         "owner": session.owner,
         "project": session.project,
         "state": session.state,
-        "presence": relay.presence(session.id),
+        "presence": presence,
+        **_end_of(session),
         "worktreeDir": session.worktree_dir,
         "createdAt": timestamp(session.created_at),
         "lastActive": timestamp(session.activity.last_active),
         "messageCount": session.activity.message_count,
-        "clients": relay.clients(session.id),
-        "needsLogin": relay.needs_login(session.id),
+        "clients": clients,
+        "needsLogin": needs_login,
+    }
+
+
+def _end_of(session: Session) -> dict[str, Any]:
+    if session.cause is None:
+        return {}
+    ended_at = timestamp(session.ended_at) if session.ended_at is not None else None
+    return {"cause": session.cause, "reason": session.reason, "endedAt": ended_at}
+
+
+def view_entry(entry: Entry) -> dict[str, Any]:
+    """Return an entry of a transcript as JSON shows it; what was said stands in it as it was said."""
+    frame = entry.frame
+    return {
+        "seq": entry.seq,
+        "at": timestamp(entry.at),
+        "kind": frame.kind,
+        "method": frame.method,
+        "ref": frame.ref,
+        "failed": frame.failed,
+        "body": msgspec.Raw(frame.body.decode("utf-8", "replace").encode() or b"null"),
     }

@@ -174,7 +174,9 @@ class AcpFollower(Following[AcpRenderer]):
         word = entry.frame.method
         if word == WAKE_FAILED:
             await self._wake_failed()
-        elif word in {TERMINATING, ENDED}:
+        elif (
+            word in {TERMINATING, ENDED} and entry.seq > self._live.inherited
+        ):  # else it has been revived since
             ending = msgspec.json.decode(entry.frame.body, type=_Ending)
             opening = self.pending.take_opening()
             if opening is not None:

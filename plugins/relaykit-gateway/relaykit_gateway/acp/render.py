@@ -125,7 +125,8 @@ class AcpRenderer(Rendering):
         if frame.kind is Kind.DECISION:
             body = b'{"requestId":%b,"by":%b}' % (ref, quote(self._live.closed_by(frame.ref)))
             return (self._extra("question_closed", entry, body),)
-        if frame.kind is Kind.NOTICE and frame.method in _TOLD:
+        revived = frame.method == ENDED and entry.seq <= self._live.inherited
+        if frame.kind is Kind.NOTICE and frame.method in _TOLD and not revived:
             return (self._extra(_TOLD[frame.method], entry, frame.body),)
         return ()
 

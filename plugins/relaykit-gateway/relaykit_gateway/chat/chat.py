@@ -129,6 +129,8 @@ class Chat:
         self._transcript.note(str(error), Style.RED)
         if isinstance(error, AcpError) and error.word == "DUPLICATE_ROLE":
             self._transcript.note("(relaykit chat SESSION_ID attaches; --role NAME is another role)")
+        elif isinstance(error, AcpError) and error.word == "SESSION_NOT_FOUND":
+            self._transcript.note("(one that has ended: relaykit transcript ID, relaykit sessions resume ID)")
         self._leave(FAILED, detached=isinstance(error, Disconnected))
 
     def _leave(self, exit_code: int, *, detached: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""``relaykit sessions``: lists, shows and ends the sessions of the running relay."""
+"""``relaykit sessions``: lists, shows, ends and resumes the sessions of the relay that runs here."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from relaykit.commands.invocation import Invocation
     from relaykit_gateway.http_client import HttpClient
+    from relaykit_gateway.records import Records
 
 FAILED = 1
 
@@ -30,23 +31,47 @@ _COLUMNS = {
 }
 
 
+_ENDED_COLUMNS = {
+    "ID": "id",
+    "ROLE": "agentId",
+    "AGENT": "agent",
+    "PROJECT": "project",
+    "ENDED": "endedAt",
+    "CAUSE": "cause",
+    "REASON": "reason",
+}
+
 _RESTING = {"ASLEEP": "asleep", "DROWSY": "falling asleep", "WAKING": "waking"}
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="list the sessions", description="List the sessions.")
-    listing.add_argument("--state", help="only those in this state: active, terminating …")
-    listing.set_defaults(act=_list)
-    show = actions.add_parser(
-        "show", help="show a session", description="Show all that is known of a session."
+    which = listing.add_mutually_exclusive_group()
+    which.add_argument("--state", help="only those in this state: active, terminating …")
+    which.add_argument("--ended", action="store_true", help="those that have ended, the latest first")
+    listing.add_argument(
+        "--limit", metavar="N", type=int, default=50, help="of those that have ended, so many; 0 for all (50)"
     )
-    show.add_argument("id", metavar="ID")
-    show.set_defaults(act=_show)
+    listing.set_defaults(look=_list)
+    show = actions.add_parser(
+        "show",
+        help="show a session",
+        description="Show all that is known of a session, also of one that has ended.",
+    )
+    show.set_defaults(look=_show)
     stop = actions.add_parser("stop", help="end a session", description="Begin to end a session.")
-    stop.add_argument("id", metavar="ID")
     stop.add_argument("--reason", default="", help="why, for those who follow it")
     stop.set_defaults(act=_stop)
+    resume = actions.add_parser(
+        "resume",
+        help="start a session that has ended anew",
+        description="Start a session that has ended anew: its role, its transcript and its workspace go on, and its "
+        "agent where it was, if it can.",
+    )
+    resume.set_defaults(act=_resume)
+    for action in (show, stop, resume):
+        action.add_argument("id", metavar="ID", help="its id, or the beginning of it")
     for action in (listing, show):
         action.add_argument("--json", action="store_true", help="print JSON")
 
@@ -54,28 +79,39 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from relaykit_gateway.address import ClientError, find_relay
     from relaykit_gateway.http_client import HttpClient
+    from relaykit_gateway.records import open_records
 
-    settings = cast("Invocation", arguments).load_settings()
+    invocation = cast("Invocation", arguments)
+    settings = invocation.load_settings()
     try:
-        arguments.act(HttpClient(find_relay(settings)), arguments)
+        if "look" in arguments:
+            with open_records(settings, invocation.load_plugins) as records:
+                arguments.look(records, arguments)
+        else:
+            arguments.act(HttpClient(find_relay(settings)), arguments)
     except ClientError as error:
         sys.stderr.write(f"relaykit: {error}\n")
         return FAILED
     return 0
 
 
-def _list(relay: HttpClient, arguments: argparse.Namespace) -> None:
-    sessions = relay.sessions(state=arguments.state)
+def _list(records: Records, arguments: argparse.Namespace) -> None:
+    sessions = (
+        records.ended(limit=arguments.limit) if arguments.ended else records.sessions(state=arguments.state)
+    )
+    columns = _ENDED_COLUMNS if arguments.ended else _COLUMNS
     if arguments.json:
         _write_json(sessions)
     else:
         told = [{**session, "state": _state_of(session)} for session in sessions]
-        rows = [[_text(session[key]) for key in _COLUMNS.values()] for session in told]
-        print_table(tuple(_COLUMNS), rows)
+        rows = [[_text(session.get(key)) for key in columns.values()] for session in told]
+        print_table(tuple(columns), rows)
 
 
-def _show(relay: HttpClient, arguments: argparse.Namespace) -> None:
-    session = relay.session(arguments.id)
+def _show(records: Records, arguments: argparse.Namespace) -> None:
+    from relaykit_gateway.records import full_id
+
+    session = records.session(full_id(records, arguments.id))
     if arguments.json:
         _write_json(session)
     else:
@@ -83,8 +119,19 @@ def _show(relay: HttpClient, arguments: argparse.Namespace) -> None:
 
 
 def _stop(relay: HttpClient, arguments: argparse.Namespace) -> None:
-    relay.stop(arguments.id, reason=arguments.reason)
-    sys.stdout.write(f"session {arguments.id} is being ended\n")
+    from relaykit_gateway.records import full_id
+
+    session_id = full_id(relay, arguments.id)
+    relay.stop(session_id, reason=arguments.reason)
+    sys.stdout.write(f"session {session_id} is being ended\n")
+
+
+def _resume(relay: HttpClient, arguments: argparse.Namespace) -> None:
+    from relaykit_gateway.records import full_id
+
+    session_id = full_id(relay, arguments.id)
+    relay.resume(session_id)
+    sys.stdout.write(f"session {session_id} is being started: relaykit chat {session_id}\n")
 
 
 def _state_of(session: Mapping[str, Any]) -> str:
@@ -105,7 +152,7 @@ def _write_json(value: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
 
 SESSIONS = Command(
     name="sessions",
-    help="list, show and end the sessions of the running relay",
+    help="list, show, end and resume the sessions of the relay",
     configure=_configure,
     run=_run,
 )
