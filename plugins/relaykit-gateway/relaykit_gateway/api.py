@@ -116,7 +116,7 @@ class Api:
     async def show_transcript(self, request: Request) -> Response:
         """Show what was said in a session, in pages; `next` is what to give as `after` for the next page."""
         query = request.query_params
-        after, limit = _number(query, "after", 0), _limit(query)
+        after, limit = _after(query), _limit(query)
         session = await self._find(request)
         try:
             found = await self._relay.transcript(session.id, after=after, limit=limit + 1)
@@ -161,17 +161,21 @@ def _state(query: QueryParams) -> SessionState | None:
 
 
 def _limit(query: QueryParams) -> int:
-    limit = _number(query, "limit", 100)
-    if not 1 <= limit <= _MAX_LIMIT:
+    limit = _number(query.get("limit", "100"))
+    if limit is None or not 1 <= limit <= _MAX_LIMIT:
         raise HTTPException(400, f"limit must be 1 to {_MAX_LIMIT}")
     return limit
 
 
-def _number(query: QueryParams, name: str, default: int) -> int:
-    text = query.get(name, str(default))
-    if not (text.isascii() and text.isdigit() and len(text) < _DIGITS):
-        raise HTTPException(400, f"{name} must be a number from 0 on")
-    return int(text)
+def _after(query: QueryParams) -> int:
+    after = _number(query.get("after", "0"))
+    if after is None:
+        raise HTTPException(400, "after must be the seq of an entry, or 0")
+    return after
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < _DIGITS else None
 
 
 def _flag(query: QueryParams, name: str) -> bool:
@@ -186,14 +190,15 @@ def _place(query: QueryParams) -> tuple[datetime | None, int]:
     text = query.get("after", "")
     if not text:
         return None, 0
-    moment, _, skip = text.partition("_")
+    moment, _, count = text.partition("_")
+    skip = _number(count)
     try:
         before = datetime.fromisoformat(moment)
     except ValueError:
         before = None
-    if before is None or before.tzinfo is None or not skip.isdecimal() or len(skip) >= _DIGITS:
+    if before is None or before.tzinfo is None or skip is None:
         raise HTTPException(400, "after must be what the page before has said as its `next`")
-    return before, int(skip)
+    return before, skip
 
 
 def _small_enough(entries: Sequence[Entry]) -> Sequence[Entry]:

@@ -155,7 +155,7 @@ async def test_a_session_is_stopped(relay: Relay, http: httpx.AsyncClient) -> No
         await relay.wait_ended(session.id)
     ended = (await live.conversation.read(after=0, limit=100))[-1]
     assert b"tidying up" in ended.frame.body
-    assert (await http.get(f"/api/sessions/{session.id}")).status_code == 404
+    assert (await http.get(f"/api/sessions/{session.id}")).json()["reason"] == "tidying up"
     assert (await http.delete(f"/api/sessions/{session.id}")).status_code == 404
 
 

@@ -83,7 +83,9 @@ def test_stop_tells_those_who_follow_it(place: Place) -> None:
         assert (done.returncode, done.stdout) == (0, f"session {session_id} is being ended\n")
         chat.expect("the session has ended: enough & done")
         assert chat.exit_code() == 0
-    assert place.run("sessions", "show", session_id).returncode == 1
+    shown = json.loads(place.run("sessions", "show", session_id, "--json").stdout)
+    assert (shown["state"], shown["reason"]) == ("CLEANED", "enough & done")
+    assert place.run("sessions", "stop", session_id).returncode == 1
 
 
 @pytest.mark.parametrize("arguments", [("sessions", "list"), ("sessions", "stop", "x"), ("chat",)])

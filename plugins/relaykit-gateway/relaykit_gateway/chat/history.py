@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from relaykit_gateway.acp_client import PERMISSION, Json, SessionEnded
@@ -70,7 +70,7 @@ class PlainTeller:
 
     def question(self, method: str, params: Json) -> None:
         """Write what the agent asked."""
-        title = asked(method, params, self._transcript)
+        title = asked(method, params, self._transcript.title_of)
         self._transcript.note(shortened(f"? {title}", _TITLE), Style.YELLOW)
 
     def answer(self, words: str) -> None:
@@ -105,12 +105,15 @@ class PlainTeller:
         self._transcript.note(f"({called(method, params)})")
 
 
-def asked(method: str, params: Json, transcript: Transcript) -> str:
-    """Return on one line what a question asks."""
+def asked(method: str, params: Json, title_of: Callable[[Json], str]) -> str:
+    """Return what a question asks.
+
+    :param title_of: returns what a tool call is called, in what is said of it now or before.
+    """
     if method == PERMISSION:
         call = params.get("toolCall")
         call = call if isinstance(call, Mapping) else {}
-        return (transcript.title_of(call) or "the agent asks for a permission") + kind_of(call)
+        return (title_of(call) or "the agent asks for a permission") + kind_of(call)
     return str(params.get("message") or method)
 
 

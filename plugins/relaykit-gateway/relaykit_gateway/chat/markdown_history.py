@@ -6,8 +6,8 @@ from typing import TextIO
 
 from relaykit_gateway.acp_client import Json
 from relaykit_gateway.chat.history import asked, called, ended_of
-from relaykit_gateway.chat.transcript import Transcript, kind_of, text_of
-from relaykit_gateway.terminal.screen import Screen, printable, shortened
+from relaykit_gateway.chat.transcript import kind_of, text_of
+from relaykit_gateway.terminal.screen import printable, shortened
 
 _TITLE = 2000
 _LINE = 200
@@ -22,10 +22,7 @@ class MarkdownTeller:
     def __init__(self, stream: TextIO, *, agent: str) -> None:
         self._stream = stream
         self._agent = agent
-        self._titles = Transcript(
-            Screen(stream, colours=False), prompts=False
-        )  # it knows what calls are called
-        self._begun: set[str] = set()
+        self._titles: dict[str, str] = {}  # of tool calls, by id
         self._speaks = False
         self._in_list = False
 
@@ -57,7 +54,7 @@ class MarkdownTeller:
 
     def question(self, method: str, params: Json) -> None:
         """Write what the agent asked."""
-        self._item(f"**?** {shortened(asked(method, params, self._titles), _TITLE)}")
+        self._item(f"**?** {shortened(asked(method, params, self._title_of), _TITLE)}")
 
     def answer(self, words: str) -> None:
         """Write what was answered, on the same line."""
@@ -82,13 +79,18 @@ class MarkdownTeller:
         self._item(f"({called(method, params)})")
 
     def _tool_call(self, update: Json) -> None:
-        call_id = str(update.get("toolCallId"))
-        title = shortened(str(update.get("title") or call_id), _LINE)
-        if call_id not in self._begun:
-            self._begun.add(call_id)
-            self._item(f"`{title.replace('`', '')}`{kind_of(update)}")
+        begins = str(update.get("toolCallId")) not in self._titles
+        title = shortened(self._title_of(update) or "a tool", _LINE).replace("`", "")
+        if begins:
+            self._item(f"`{title}`{kind_of(update)}")
         if update.get("status") == "failed":
-            self._item(f"`{title.replace('`', '')}`: failed")
+            self._item(f"`{title}`: failed")
+
+    def _title_of(self, tool_call: Json) -> str:
+        call_id = str(tool_call.get("toolCallId"))
+        title = str(tool_call.get("title") or self._titles.get(call_id, ""))
+        self._titles[call_id] = title
+        return title
 
     def _heading(self, text: str) -> None:
         self._stream.write("\n" if not self._speaks and not self._in_list else "\n\n")
