@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_CORE = ("serve", "plugins", "settings")
+_CORE = ("serve", "doctor", "plugins", "settings")
 _USAGE_ERROR = 2
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 _PIPE_CLOSED = 141  # 128 + SIGPIPE
@@ -62,9 +62,10 @@ def _run(argv: list[str]) -> int:
         return stop.code if isinstance(stop.code, int) else 0
     if problem is not None:
         # What is wrong with plugins can be looked at all the same.
-        if arguments.command != "plugins" or not isinstance(problem, PluginLoadError):
+        if arguments.command == "plugins" and isinstance(problem, PluginLoadError):
+            print(f"relaykit: {problem}", file=sys.stderr)
+        elif arguments.command != "doctor":  # which says itself what is wrong
             raise problem
-        print(f"relaykit: {problem}", file=sys.stderr)
     command: Command = arguments.run_command
     return command.run(arguments)
 
@@ -83,11 +84,12 @@ def _command_alone(invocation: Invocation, arguments: Sequence[str]) -> Mapping[
 
 
 def _core_commands() -> Mapping[str, Command]:
+    from relaykit.commands.doctor import DOCTOR
     from relaykit.commands.plugins import PLUGINS
     from relaykit.commands.serve import SERVE
     from relaykit.commands.settings import SETTINGS
 
-    return dict(zip(_CORE, (SERVE, PLUGINS, SETTINGS), strict=True))
+    return dict(zip(_CORE, (SERVE, DOCTOR, PLUGINS, SETTINGS), strict=True))
 
 
 def _added_commands(

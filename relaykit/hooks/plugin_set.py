@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from relaykit.agent.launcher import AgentSpec, LauncherFactory
     from relaykit.agent.workspace import Workspace
     from relaykit.hooks.registration import (
+        Check,
         Command,
         MessageType,
         PluginContext,
@@ -210,6 +211,11 @@ class PluginSet:
         """Return the subcommands that plugins add."""
         check = sequence_of("a Command", instance_of(registration.Command), attrgetter("name"))
         return self._collect("commands", None, check)
+
+    def checks(self, contexts: Contexts) -> Mapping[str, Provided[Check]]:
+        """Return what ``relaykit doctor`` looks at besides."""
+        check = sequence_of("a Check", instance_of(registration.Check), attrgetter("name"))
+        return self._collect("checks", contexts, check)
 
     def agents(self, contexts: Contexts) -> Mapping[str, Provided[AgentSpec]]:
         """Return the agents that are known without settings."""

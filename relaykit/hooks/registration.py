@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from relaykit.ids import IdGenerator
     from relaykit.meter import Meter
     from relaykit.relay.relay import Relay
+    from relaykit.session.model import Session
     from relaykit.session.store import Store
 
 ASGIApp = Callable[
@@ -92,6 +94,53 @@ class Command:
     help: str
     run: Callable[[argparse.Namespace], int]
     configure: Callable[[argparse.ArgumentParser], None] = field(default=lambda _parser: None)
+
+
+class Verdict(StrEnum):
+    """What was found where a check has looked."""
+
+    OK = "ok"
+    WARNING = "warning"  # it works, and somebody should know
+    TROUBLE = "trouble"  # it does not work, or will not
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One line of ``relaykit doctor``.
+
+    :param what: what is so, for people.
+    :param fix: what to do about it; empty if there is nothing to do.
+    """
+
+    verdict: Verdict
+    what: str
+    fix: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a check may know besides its plugin's context.
+
+    :param running: a relay of this state directory runs, and looks after what is its own.
+    :param sessions: those that the storage holds, by id; None if that cannot be told, as while a relay runs.
+    :param workspace: the workspace that settings choose.
+    """
+
+    running: bool
+    sessions: Mapping[str, Session] | None
+    workspace: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """Something that ``relaykit doctor`` looks at.
+
+    :param look: looks, changes nothing, and says what it has found. What it raises, and what takes it longer than
+        30 seconds, is a trouble.
+    """
+
+    name: str
+    look: Callable[[Surroundings], Awaitable[Sequence[Finding]]]
 
 
 class MessageClient(Protocol):

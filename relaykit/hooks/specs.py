@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         TurnStarted,
     )
     from relaykit.hooks.registration import (
+        Check,
         Command,
         MessageType,
         PluginContext,
@@ -145,6 +146,14 @@ def relaykit_register_meter(context: PluginContext) -> Meter:
     """Provide a Meter: every figure goes to each one that plugins provide.
 
     Example: ``return PrometheusMeter(registry)``
+    """
+
+
+@hookspec
+def relaykit_register_checks(context: PluginContext) -> Sequence[Check]:
+    """Add to what ``relaykit doctor`` looks at. No relay is opened for it.
+
+    Example: ``return [Check(name="database", look=look_at_database)]``
     """
 
 

@@ -14,7 +14,7 @@ from relaykit.errors import PluginLoadError, SettingsError, UnknownImplementatio
 from relaykit.hooks import hookimpl
 from relaykit.hooks.loader import load_plugins
 from relaykit.hooks.plugin_set import PluginSet, Provided
-from relaykit.hooks.registration import Command, MessageType, PluginContext, Route, Service
+from relaykit.hooks.registration import Check, Command, MessageType, PluginContext, Route, Service
 from relaykit.meter import NO_METER
 from relaykit.session import CloseAgent, CloseConnection, MemoryStore
 from relaykit.settings import setting
@@ -87,6 +87,7 @@ SERVICE = Service(name="clock", open=NEVER_CALLED)
 ROUTE = Route(path="/metrics", app=NEVER_CALLED)
 MESSAGE = MessageType(name="ping", handle=NEVER_CALLED)
 COMMAND = Command(name="backup", help="copy", run=lambda _arguments: 0)
+CHECK = Check(name="disk", look=NEVER_CALLED)
 SPEC = AgentSpec("echo", ("echo",))
 
 OFFERS: list[tuple[str, object, dict[str, object]]] = [
@@ -98,6 +99,7 @@ OFFERS: list[tuple[str, object, dict[str, object]]] = [
     ("routes", (ROUTE,), {"/metrics": ROUTE}),
     ("messages", [MESSAGE], {"ping": MESSAGE}),
     ("commands", [COMMAND], {"backup": COMMAND}),
+    ("checks", [CHECK], {"disk": CHECK}),
 ]
 
 
@@ -139,6 +141,7 @@ def test_one_name_from_two_plugins_names_both(
         ("routes", {"/metrics": ROUTE}),
         ("messages", [None]),
         ("commands", ["backup"]),
+        ("checks", [COMMAND]),
         ("meters", object()),
     ],
 )
