@@ -9,7 +9,7 @@ from relaykit.hooks import hookimpl
 
 if TYPE_CHECKING:
     from relaykit.agent.launcher import AgentSpec, LauncherFactory
-    from relaykit.hooks.registration import Command, PluginContext
+    from relaykit.hooks.registration import Check, Command, PluginContext
     from relaykit.session.cleaner import Cleaner
 
 
@@ -27,6 +27,14 @@ def relaykit_register_commands() -> Sequence[Command]:
     from relaykit_acp.commands import COMMANDS
 
     return COMMANDS
+
+
+@hookimpl
+def relaykit_register_checks(context: PluginContext) -> Sequence[Check]:
+    """Have ``relaykit doctor`` look at logins, and at processes that are left."""
+    from relaykit_acp.checks import checks
+
+    return checks(context)
 
 
 @hookimpl
