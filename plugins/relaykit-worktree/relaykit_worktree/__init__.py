@@ -9,7 +9,7 @@ from relaykit.hooks import hookimpl
 
 if TYPE_CHECKING:
     from relaykit.agent import Workspace
-    from relaykit.hooks.registration import PluginContext
+    from relaykit.hooks.registration import Check, PluginContext
     from relaykit.session import Cleaner
     from relaykit_worktree.git import Git
     from relaykit_worktree.settings import WorktreeSettings
@@ -45,6 +45,14 @@ class WorktreePlugin:
 
         settings = _settings(context)
         return [WorktreeCleaner(git=self._shared_git(settings), disposable=settings.disposable)]
+
+    @hookimpl
+    def relaykit_register_checks(self, context: PluginContext) -> Sequence[Check]:
+        """Have ``relaykit doctor`` look at git, at repositories, and at worktrees that were kept."""
+        from relaykit_worktree.checks import Checks
+
+        settings = _settings(context)
+        return Checks(context.projects, git=self._shared_git(settings), base=settings.base, name=NAME).all()
 
     def _shared_git(self, settings: WorktreeSettings) -> Git:
         from relaykit_worktree.git import Git
