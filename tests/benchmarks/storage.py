@@ -72,6 +72,7 @@ async def _measure(backend: str, *, scale: float) -> Sequence[Figure]:
             partial(_appends, each=each),
             partial(_bare_appends, each=each),
             rounds=rounds,
+            aim=RATIO_AIM,
         )
     figures += await _compared(
         f"transitions, {SESSIONS} sessions at once ({{}}, {backend})", _saves, _bare_saves, rounds=rounds
@@ -91,29 +92,33 @@ async def _compared(
     bare: Callable[[Path], float],
     *,
     rounds: int,
+    aim: float | None = None,
 ) -> Sequence[Figure]:
     """Measure each storage and the bare driver in turns, in files of their own."""
     rates: dict[str, list[float]] = {name: [] for name in STORAGES}
     bare_rates: list[float] = []
-    for _ in range(rounds):
+    for turn in range(rounds):
         with TemporaryDirectory(prefix="relaykit-benchmark-") as scratch:
+            if turn % 2:  # neither is always the one that runs while the disk writes what the other left
+                bare_rates.append(bare(Path(scratch)))
             for name, open_storage in STORAGES.items():
                 async with open_storage(Path(scratch)) as (store, journal):
                     rates[name].append(await measured(store, journal))
-            bare_rates.append(bare(Path(scratch)))
+            if not turn % 2:
+                bare_rates.append(bare(Path(scratch)))
     figures = []
+    reference = statistics.median(bare_rates)
     for name, each in rates.items():
-        compared = name == "sqlite"
-        ratio = statistics.median(rate / other for rate, other in zip(each, bare_rates, strict=True))
+        value, compared = statistics.median(each), name == "sqlite"
         figures.append(
             Figure(
                 name=title.format(name),
-                value=statistics.median(each),
+                value=value,
                 unit="/s",
-                reference=statistics.median(bare_rates) if compared else None,
+                reference=reference if compared else None,
                 reference_name="bare sqlite3" if compared else "",
-                target=f"≥ {RATIO_AIM} of it" if compared else "",
-                met=ratio >= RATIO_AIM if compared else None,
+                target=f"≥ {aim} of it" if compared and aim else "",
+                met=value >= aim * reference if compared and aim else None,
             )
         )
     return figures
@@ -204,6 +209,7 @@ def _bare_appends(scratch: Path, *, each: int) -> float:
 
 
 def _bare_saves(scratch: Path) -> float:
+    """Write what the plugin writes; but the sessions are encoded beforehand."""
     rows = [
         [
             (session.state.value, session.version, 0, 0, encode_session(session), name, session.version - 1)
