@@ -6,20 +6,24 @@ import json
 from collections.abc import Mapping
 from dataclasses import fields
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 from relaykit.session.model import Activity, Cause, Session, SessionState
 
-_FIELDS = frozenset(field.name for field in fields(Session))
+_NAMES = tuple(field.name for field in fields(Session))
+_FIELDS = frozenset(_NAMES)
+_values_of = attrgetter(*_NAMES)
 
 
 def encode_session(session: Session) -> bytes:
-    """Return the whole session as one JSON object, in UTF-8."""
-    facts = {name: getattr(session, name) for name in _FIELDS}
-    facts["activity"] = [session.activity.last_active, session.activity.message_count]
-    return json.dumps(facts, default=_plain, sort_keys=True, ensure_ascii=False).encode(
-        "utf-8", "surrogatepass"
-    )
+    """Return the whole session as one JSON object, in ASCII."""
+    facts = dict(zip(_NAMES, _values_of(session), strict=True))
+    activity, ended_at = session.activity, session.ended_at
+    facts["activity"] = (activity.last_active.isoformat(), activity.message_count)
+    facts["created_at"] = session.created_at.isoformat()
+    facts["ended_at"] = None if ended_at is None else ended_at.isoformat()
+    return _encode(facts).encode()
 
 
 def decode_session(data: bytes | str, *, activity: Activity | None = None) -> Session:
@@ -28,8 +32,7 @@ def decode_session(data: bytes | str, *, activity: Activity | None = None) -> Se
     :param activity: instead of the one within, for a store that keeps it apart.
     :raises ValueError: it is something else, or of a newer relaykit.
     """
-    text = data if isinstance(data, str) else data.decode("utf-8", "surrogatepass")
-    facts = json.loads(text)
+    facts = json.loads(data)
     if not isinstance(facts, dict) or not facts.keys() <= _FIELDS:
         raise ValueError("that is no session of this version of relaykit")
     try:
@@ -44,14 +47,15 @@ def decode_session(data: bytes | str, *, activity: Activity | None = None) -> Se
         raise ValueError(f"that is no session: {error!r}") from error
 
 
-def _plain(value: Any) -> Any:
-    """Return what JSON has instead: of what is frozen, and of moments."""
+def _thawed(value: Any) -> Any:
+    """Return what JSON has instead of a mapping that is frozen."""
     if isinstance(value, Mapping):
         return dict(value)
-    if isinstance(value, datetime):
-        return value.isoformat()
     raise TypeError(f"{value!r} is not JSON")
 
 
 def _moment(text: str) -> datetime:
     return datetime.fromisoformat(text)
+
+
+_encode = json.JSONEncoder(default=_thawed, separators=(",", ":"), check_circular=False).encode
