@@ -18,6 +18,7 @@ from relaykit_gateway.acp_client import (
     Gap,
     Question,
     QuestionClosed,
+    SessionAsleep,
     SessionEnded,
     SessionOpened,
     TurnEnded,
@@ -262,15 +263,30 @@ async def test_a_wrong_token_and_an_agent_that_there_is_not(address: Address) ->
 
 
 async def test_a_relay_that_ends_says_so(tmp_path: Path) -> None:
+    asleep = await last_of_a_session(Place(tmp_path), SessionAsleep)
+    assert asleep.reason == "the relay is shutting down"
+
+
+async def test_a_relay_that_ends_its_sessions_says_so(tmp_path: Path) -> None:
     place = Place(tmp_path)
+    (place.work / "relaykit.toml").write_text('[relay]\non_shutdown = "end"\n')
+    assert (await last_of_a_session(place, SessionEnded)).cause == "SHUTDOWN"
+
+
+async def last_of_a_session(place: Place, kind: type[E]) -> E:
+    """Follow a session until its relay is told to end, and return what is told of it then."""
     with serving(place) as relay:
         with anyio.fail_after(SECONDS):
             here = find_relay(load_settings(environ=place.environment(), cwd=place.work))
             async with connect_acp(here) as client:
                 session_id = (await client.new_session()).session_id
-                await client.begin_prompt(session_id, "/sleep 60")
+                await client.begin_prompt(session_id, "/ask")
+                await until(client, Question)
                 relay.interrupt(signal.SIGTERM)
-                assert (await until(client, SessionEnded)).cause == "SHUTDOWN"
+                heard: list[Event] = []
+                last = await until(client, kind, heard)
+                [end] = [event for event in heard if isinstance(event, TurnEnded)]
+                assert str(end.error) == "interrupted: the relay is shutting down"
                 for _ in "ab":
                     with pytest.raises(Disconnected) as caught:
                         await until(client, SessionEnded)
@@ -278,6 +294,7 @@ async def test_a_relay_that_ends_says_so(tmp_path: Path) -> None:
                 with pytest.raises(Disconnected):
                     await client.cancel(session_id)
         assert relay.exit_code() == 0
+    return last
 
 
 def test_what_is_not_known_comes_as_it_is() -> None:
