@@ -8,7 +8,10 @@ import pytest
 
 from support.programs import Place
 
-COMMANDS = {"serve", "plugins", "settings", "agents", "chat", "connect", "demo", "run", "sessions"}
+COMMANDS = {
+    *("serve", "doctor", "plugins", "settings"),
+    *("agents", "chat", "connect", "demo", "run", "sessions", "transcript"),
+}
 PLUGINS = {"relaykit", "acp", "gateway", "prometheus", "worktree"}
 
 
@@ -61,7 +64,7 @@ def test_settings_say_where_each_value_comes_from(place: Place) -> None:
         for key in ("relay.storage", "relay.workspace", "plugins.gateway.port", "plugins.acp.eof_grace")
     }
     assert shown == {
-        "relay.storage": ('"memory"', "default", "relaykit"),
+        "relay.storage": ('""', "default", "relaykit"),
         "relay.workspace": ('"directory"', "RELAYKIT_RELAY__WORKSPACE", "relaykit"),
         "plugins.gateway.port": ("8080", str(place.work / "relaykit.toml"), "gateway"),
         "plugins.acp.eof_grace": ("2.0", "default", "acp"),
