@@ -10,12 +10,14 @@ from typing import Any
 
 import anyio
 import pytest
+from starlette.requests import Request
 
 from relaykit.conversation import Kind
 from relaykit.relay import Relay
 from relaykit.relay.rest import Presence
 from relaykit.session import SessionState
 from relaykit_gateway.gateway import Gateway
+from relaykit_gateway.page import StatusPage
 from support.acp_sockets import AcpSocket, acp_socket, gateway_of
 from support.durable import (
     NAME,
@@ -132,6 +134,7 @@ async def test_acp_opens_a_sleeping_session_when_its_agent_is_there(
         result = await socket.open(how, session_id)
         assert result["modes"]["currentModeId"] == "echo"
         assert relay.live(session_id).ready
+        assert methods(socket)[-2:] == ["_relaykit/session_awake", ""]  # told, and then the answer
         if how == "load":
             asleep = methods(socket).index("_relaykit/session_asleep")
             assert socket.heard[asleep]["params"]["reason"] == "nobody is here"
@@ -384,6 +387,8 @@ async def test_lists_show_who_sleeps(gateway: Gateway, relay: Relay) -> None:
         other.say("session:list")
         [shown] = (await other.skip_to("session:list"))["sessions"]
         assert (shown["state"], shown["presence"]) == ("ACTIVE", "ASLEEP")
+        page = await StatusPage(relay).show(Request({"type": "http"}))
+        assert b"<td>ACTIVE, asleep" in bytes(page.body)
         assert relay.presence(session_id) is Presence.ASLEEP  # looking wakes nobody
 
 
