@@ -148,7 +148,8 @@ class TurnQueue:
             asked = Frame(Kind.PROMPT, prompt.body, prompt.turn, "session/prompt")
             entries = await self._conversation.publish([asked, _failure(prompt.turn, why)])
             self.turns.remember(entries[-1])
-            waiting.pop(0)
+            if prompt in waiting:  # else it was taken back meanwhile
+                waiting.remove(prompt)
 
 
 async def here(do: Callable[[], Awaitable[None]]) -> None:
