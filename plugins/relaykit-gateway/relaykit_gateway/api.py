@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 
 from starlette.datastructures import QueryParams
@@ -34,7 +34,9 @@ _OWNER = "local"
 _MAX_LIMIT = 500
 _DIGITS = 16
 _PAGE_BYTES = 4 * 1024 * 1024
-_NEXT_MOMENT = timedelta(microseconds=1)
+_EPOCH = datetime.fromtimestamp(0, UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+_LAST_MILLISECOND = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MILLISECOND
 
 _STATUS: Mapping[type[RelaykitError], int] = MappingProxyType(
     {
@@ -94,8 +96,9 @@ class Api:
         sessions = [view_session(session, self._relay) for session in page]
         more = {}
         if len(found) > limit:
-            before = before or (page[0].ended_at or page[0].activity.last_active) + _NEXT_MOMENT
-            more = {"next": f"{before.isoformat()}_{skip + limit}"}
+            newest = page[0].ended_at or page[0].activity.last_active
+            behind = before or newest + _MILLISECOND
+            more = {"next": f"{(behind - _EPOCH) // _MILLISECOND}_{skip + limit}"}
         return JSONResponse({"sessions": sessions, **more})
 
     async def show_session(self, request: Request) -> Response:
@@ -191,14 +194,10 @@ def _place(query: QueryParams) -> tuple[datetime | None, int]:
     if not text:
         return None, 0
     moment, _, count = text.partition("_")
-    skip = _number(count)
-    try:
-        before = datetime.fromisoformat(moment)
-    except ValueError:
-        before = None
-    if before is None or before.tzinfo is None or skip is None:
+    milliseconds, skip = _number(moment), _number(count)
+    if milliseconds is None or milliseconds > _LAST_MILLISECOND or skip is None:
         raise HTTPException(400, "after must be what the page before has said as its `next`")
-    return before, skip
+    return _EPOCH + milliseconds * _MILLISECOND, skip
 
 
 def _small_enough(entries: Sequence[Entry]) -> Sequence[Entry]:

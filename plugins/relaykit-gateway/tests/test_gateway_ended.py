@@ -109,7 +109,14 @@ async def test_what_ended_comes_in_pages_that_do_not_shift(relay: Relay, http: h
 
 
 @pytest.mark.parametrize(
-    "query", ["ended=yes", "ended=true&after=x", "ended=true&after=2026-01-01_1", "ended=true&limit=0"]
+    "query",
+    [
+        "ended=yes",
+        "ended=true&after=x",
+        "ended=true&after=2026-01-01_1",
+        "ended=true&after=999999999999999_1",
+        "ended=true&limit=0",
+    ],
 )
 async def test_what_is_no_query(http: httpx.AsyncClient, query: str) -> None:
     answer = await http.get(f"/api/sessions?{query}")
