@@ -1,0 +1,29 @@
+"""The table ``[plugins.postgres]``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from relaykit.settings import setting
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostgresSettings:
+    """Where the database is, and how long to wait for it."""
+
+    dsn: str = setting(
+        "",
+        help="a connection string or URI, as libpq takes it; what it leaves out is taken from PGHOST, PGPASSWORD …",
+        secret=True,
+    )
+    schema: str = setting("relaykit", help="the schema that holds the tables; made if it is missing")
+    pool_size: int = setting(8, help="how many connections are open at most")
+    connect_timeout: float = setting(
+        5.0, help="seconds that making a connection may take; whole ones, at least 2"
+    )
+    statement_timeout: float = setting(
+        5.0, help="seconds after which the server gives a statement up; 0: the server's own setting"
+    )
+    call_timeout: float = setting(
+        10.0, help="seconds after which a call fails, with everything that was tried in them"
+    )
