@@ -26,6 +26,7 @@ OLDEST = 13
 # psycopg's Wait and Ready are the same numbers: 1 to read, 2 to write, 3 for both.
 _EVENTS = {1: select.POLLIN, 2: select.POLLOUT, 3: select.POLLIN | select.POLLOUT}
 _READY = {events: number for number, events in _EVENTS.items()}
+_LONGEST_POLL = 3600.0  # the system takes no more than a C int of milliseconds
 _EITHER = select.POLLIN | select.POLLOUT
 
 
@@ -62,7 +63,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
                     self.close()
                     raise Overdue("the server did not answer in time")
                 # Rounded up, so that it does not spin through the last millisecond.
-                found = poll.poll(None if left == math.inf else math.ceil(left * 1000))
+                found = poll.poll(math.ceil(min(left, _LONGEST_POLL) * 1000))
                 if not found:
                     continue
                 events = found[0][1]
@@ -129,11 +130,13 @@ class Server:
         return connection
 
 
-# Statements name their schema. What they rely on is read committed: a condition that had to wait for a lock
-# looks at what was committed meanwhile. Just-in-time compilation costs more than any of them.
+# Statements name their schema. They rely on read committed: a condition that had to wait for a lock looks at what
+# was committed meanwhile. Each has an index made for it, which a plan from when the tables were empty must not miss;
+# and just-in-time compilation costs more than any of them.
 _SETUP = (
     b"SET search_path = ''; SET timezone = 'UTC'; SET default_transaction_isolation = 'read committed'; "
-    b"SET idle_in_transaction_session_timeout = '60s'; SET jit = off"
+    b"SET idle_in_transaction_session_timeout = '60s'; "
+    b"SET enable_seqscan = off; SET enable_bitmapscan = off; SET jit = off"
 )
 
 

@@ -70,9 +70,10 @@ class PostgresJournal:
         """Return up to `limit` entries behind `after`."""
         if not storable(session_id):
             return ()
+        parameters = {"session_id": session_id, "after": after, "limit": limit}
 
         def work(connection: Connection) -> Sequence[Entry]:
-            rows = connection.execute(self._read, [session_id, after, limit], binary=True)
+            rows = connection.execute(self._read, parameters, binary=True)
             return [entry_of(row) for row in rows]
 
         return await self._run(work)
@@ -122,7 +123,9 @@ class PostgresJournal:
         parameters = [before, *values, limit, skip]
 
         def work(connection: Connection) -> Sequence[Session]:
-            return [_session(row) for row in connection.execute(query, parameters, binary=True)]
+            # Planned for these values: what is rare is found by another index than what is not.
+            rows = connection.execute(query, parameters, prepare=False, binary=True)
+            return [_session(row) for row in rows]
 
         return await self._run(work)
 
@@ -180,10 +183,12 @@ _OPEN = """
     RETURNING epoch, trimmed, head
 """
 
+# A join would sort the whole transcript for each page.
 _READ = """
-    SELECT seq, at, kind, ref, method, failed, body
-    FROM {schema}.entries AS entry JOIN {schema}.journals AS journal ON entry.journal = journal.number
-    WHERE journal.session_id = %s AND entry.seq > journal.trimmed AND entry.seq > %s ORDER BY seq LIMIT %s
+    SELECT seq, at, kind, ref, method, failed, body FROM {schema}.entries
+    WHERE journal = (SELECT number FROM {schema}.journals WHERE session_id = %(session_id)s)
+        AND seq > greatest(%(after)s, (SELECT trimmed FROM {schema}.journals WHERE session_id = %(session_id)s))
+    ORDER BY seq LIMIT %(limit)s
 """
 
 _CLOSE = """
@@ -200,6 +205,7 @@ _TRIM = """
 _DELETE = "UPDATE {schema}.journals SET session_id = NULL, ended_at = NULL WHERE session_id = %s"
 
 _DELETE_CHUNK = """
-    DELETE FROM {schema}.entries WHERE journal = %(number)s AND seq IN (
-        SELECT seq FROM {schema}.entries WHERE journal = %(number)s AND seq <= %(through)s ORDER BY seq LIMIT %(chunk)s)
+    DELETE FROM {schema}.entries WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM {schema}.entries WHERE journal = %(number)s AND seq <= %(through)s
+        ORDER BY seq LIMIT %(chunk)s))
 """

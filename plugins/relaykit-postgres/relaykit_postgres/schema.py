@@ -34,7 +34,7 @@ MIGRATIONS: tuple[LiteralString, ...] = (
         last_active timestamptz NOT NULL,
         message_count bigint NOT NULL,
         session bytea NOT NULL,
-        CONSTRAINT sessions_role UNIQUE (owner, project, agent_id)
+        CONSTRAINT sessions_role UNIQUE (agent_id, owner, project)
     ) WITH (fillfactor = 70);
     CREATE INDEX sessions_by_state ON {schema}.sessions (state, id);
     CREATE TABLE {schema}.journals (

@@ -98,7 +98,9 @@ class PostgresStore:
         parameters = [after, *values, limit]
 
         def work(connection: Connection) -> Sequence[Session]:
-            return [_session(row) for row in connection.execute(query, parameters, binary=True)]
+            # Planned for these values: for a rare state as for one that most sessions are in.
+            rows = connection.execute(query, parameters, prepare=False, binary=True)
+            return [_session(row) for row in rows]
 
         return await self._run(work)
 
