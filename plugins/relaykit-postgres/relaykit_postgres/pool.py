@@ -79,8 +79,8 @@ class Call(Generic[T]):
 def late(error: type[StoreError | JournalError], why: str, *, seconds: float) -> Exception:
     """Return what is raised when the time is up."""
     return error(
-        f"no answer within {seconds:g} s: {why}. It may have been done, and is safe to ask for again. "
-        "See that the server is up and not overloaded",
+        f"no answer within {seconds:g} s: {why}; it may have been done, and is safe to ask for again; "
+        "see that the server is up and not overloaded",
         plugin=NAME,
     )
 
