@@ -131,7 +131,7 @@ class Appender:
                     self._tasks.start_soon(partial(self._write, [waiting], alone=True))
                 else:
                     waiting.settle(refusal)
-        elif len(batches) > 1 and call.useless:
+        elif len(batches) > 1 and (call.useless or call.error) and not self._pool.closed:
             # One of them makes the statement fail, or all would: each finds out for itself.
             for waiting in batches:
                 self._tasks.start_soon(partial(self._write, [waiting], alone=True))

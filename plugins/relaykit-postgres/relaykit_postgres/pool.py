@@ -14,7 +14,7 @@ import psycopg
 from anyio import CapacityLimiter, to_thread
 from anyio.abc import TaskGroup
 
-from relaykit.errors import JournalError, RelaykitError, StoreError
+from relaykit.errors import JournalError, StoreError
 from relaykit_postgres import NAME
 from relaykit_postgres.connection import Connection
 from relaykit_postgres.failures import Trouble, diagnose
@@ -160,8 +160,6 @@ class Pool:
         try:
             if not self.closed:
                 await self._try_on(call)
-        except Exception as error:  # noqa: BLE001 -- raised to the caller, whose bug it is
-            call.error = error
         finally:
             if self.closed:
                 call.close()
@@ -195,7 +193,9 @@ class Pool:
                 self._give_back(connection)
         except psycopg.Error as error:
             call.trouble = diagnose(error)
-        except RelaykitError as error:
+        except UnicodeEncodeError as error:  # half a surrogate pair, which is not repeated: it may be private
+            call.trouble = Trouble(f"a text cannot be stored: {error.reason}", passing=False)
+        except Exception as error:  # noqa: BLE001 -- raised to the caller, whose it is
             call.error = error
 
     def _take(self, deadline: float) -> Connection:

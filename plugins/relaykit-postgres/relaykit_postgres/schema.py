@@ -106,9 +106,9 @@ def _version(connection: Connection, schema: str) -> int:
 
     :raises StoreError: it is newer than this package.
     """
-    relation = f'"{schema.replace(chr(34), chr(34) * 2)}".relaykit_schema'
-    row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", [relation]).fetchone()
-    if row is None or not row[0]:
+    # Not by to_regclass, which may answer from a cache: of what was before the wait for the lock.
+    is_there = "SELECT 1 FROM pg_tables WHERE schemaname = %s AND tablename = 'relaykit_schema'"
+    if connection.execute(is_there, [schema]).fetchone() is None:
         return 0
     row = connection.execute(compiled("SELECT max(version) FROM {schema}.relaykit_schema", schema)).fetchone()
     version = int(row[0] or 0) if row is not None else 0
@@ -122,10 +122,9 @@ def _version(connection: Connection, schema: str) -> int:
 
 def _migrate(connection: Connection, schema: str) -> None:
     with connection.transaction():
-        milliseconds = f"{PATIENCE * 1000:.0f}"
         connection.execute(
-            "SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', %s, true)",
-            [milliseconds, milliseconds],
+            "SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', '0', true)",
+            [f"{PATIENCE * 1000:.0f}"],
         )
         # One key for every schema: two relays that share one have to wait, and others hardly do.
         connection.execute(
