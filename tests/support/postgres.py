@@ -20,6 +20,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from threading import Lock
 
+import anyio
 import psycopg
 import pytest
 from anyio import to_thread
@@ -98,6 +99,11 @@ class Postgres:
             self.process.send_signal(mode)
             self.process.wait(_START)
             self.process = None
+
+    async def logged(self, text: str) -> None:
+        """Wait until the server has written something into its log."""
+        while text not in await anyio.Path(self.home / "log").read_text(errors="replace"):
+            await checkpoint()
 
     def freeze(self) -> None:
         """Stop every process of the server in its tracks: it accepts, and says nothing."""

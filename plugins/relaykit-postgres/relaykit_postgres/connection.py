@@ -102,7 +102,8 @@ class Server:
             )
         self.place = _place(facts or {})
         """Host, port and database, for people."""
-        self._statement_timeout = math.ceil(settings.statement_timeout * 1000)
+        timeout = math.ceil(settings.statement_timeout * 1000)
+        self._setup = _SETUP + (b"; SET statement_timeout = %d" % timeout if timeout else b"")
 
     def connect(self, deadline: float) -> Connection:
         """Return a new connection, ready for use. Blocks for `connect_timeout` at most, for each host.
@@ -119,11 +120,7 @@ class Server:
         connection = Connection.connect(self._conninfo, autocommit=True, prepare_threshold=2)
         try:
             connection.deadline = deadline
-            connection.execute(_SETUP)
-            if self._statement_timeout:
-                connection.execute(
-                    "SELECT set_config('statement_timeout', %s, false)", [f"{self._statement_timeout}ms"]
-                )
+            connection.execute(self._setup)
         except BaseException:
             connection.close()
             raise

@@ -18,8 +18,11 @@ _ADVICE = {
     "57014": "see in pg_stat_activity what it waits for, or raise `statement_timeout`",
 }
 
-# The connection was lost or could not be had, or the server undid one of two that got in each other's way.
-_PASSING = {"25006", "40001", "40P01", "53300", "55P03", "57P01", "57P02", "57P03", "57P05"}
+# The server undid one of two that got in each other's way.
+_CROSSED = {"40001", "40P01", "55P03"}
+
+# It takes nothing more on this connection, or not now: it is shutting down or starting, is full, or became a standby.
+_LEFT = {"25006", "53300", "57P01", "57P02", "57P03", "57P05"}
 _CONNECTION = "08"
 
 
@@ -28,11 +31,13 @@ class Trouble:
     """A failure.
 
     :param text: what happened, and what can be done.
-    :param passing: the same call may succeed in a moment, on another connection.
+    :param passing: the same call may succeed in a moment.
+    :param elsewhere: on another connection.
     """
 
     text: str
     passing: bool
+    elsewhere: bool = False
 
 
 def diagnose(error: psycopg.Error) -> Trouble:
@@ -41,7 +46,10 @@ def diagnose(error: psycopg.Error) -> Trouble:
     said = error.diag.message_primary or " ".join(str(error).split()) or type(error).__name__
     if state is None:
         # Client-side: a connection that failed or broke, or a value that cannot be sent at all.
-        return Trouble(said, passing=isinstance(error, psycopg.OperationalError | psycopg.InterfaceError))
+        lost = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+        return Trouble(said, passing=lost, elsewhere=lost)
     advice = _ADVICE.get(state)
-    text = f"{said} ({advice})" if advice else said
-    return Trouble(text, passing=state in _PASSING or state.startswith(_CONNECTION))
+    left = state in _LEFT or state.startswith(_CONNECTION)
+    return Trouble(
+        f"{said} ({advice})" if advice else said, passing=left or state in _CROSSED, elsewhere=left
+    )

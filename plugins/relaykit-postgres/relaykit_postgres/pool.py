@@ -16,7 +16,7 @@ from anyio.abc import TaskGroup
 
 from relaykit.errors import JournalError, StoreError
 from relaykit_postgres import NAME
-from relaykit_postgres.connection import Connection
+from relaykit_postgres.connection import CannotConnect, Connection
 from relaykit_postgres.failures import Trouble, diagnose
 
 T = TypeVar("T")
@@ -189,9 +189,13 @@ class Pool:
             connection = self._take(call.deadline)
             try:
                 call.result.append(call.work(connection))
+            except psycopg.Error as error:
+                call.trouble = diagnose(error)
+                if call.trouble.elsewhere:
+                    connection.close()
             finally:
                 self._give_back(connection)
-        except psycopg.Error as error:
+        except CannotConnect as error:
             call.trouble = diagnose(error)
         except UnicodeEncodeError as error:  # half a surrogate pair, which is not repeated: it may be private
             call.trouble = Trouble(f"a text cannot be stored: {error.reason}", passing=False)

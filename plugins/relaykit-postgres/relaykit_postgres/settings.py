@@ -27,3 +27,12 @@ class PostgresSettings:
     call_timeout: float = setting(
         10.0, help="seconds after which a call fails, with everything that was tried in them"
     )
+
+    def __post_init__(self) -> None:
+        if not self.schema:
+            raise ValueError("schema must not be empty")
+        for name in ("pool_size", "connect_timeout", "call_timeout"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be more than 0")
+        if self.statement_timeout < 0:
+            raise ValueError("statement_timeout must be 0 or more")

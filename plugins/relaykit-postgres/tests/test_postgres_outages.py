@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from time import monotonic
 
 import anyio
+import psycopg
 import pytest
 from anyio import to_thread
 
@@ -220,3 +221,34 @@ async def test_a_server_that_says_nothing_is_told_at_the_start(own_postgres: Pos
                 pass
     finally:
         own_postgres.thaw()
+
+
+def set_read_only(server: Postgres, value: str) -> None:
+    """Have connections that are made from now on be read-only, or not."""
+    with psycopg.connect(
+        server.dsn_of("postgres", options="-c default_transaction_read_only=off")
+    ) as connection:
+        connection.autocommit = True
+        connection.execute(f"ALTER SYSTEM SET default_transaction_read_only = {value}".encode())
+        connection.execute("SELECT pg_reload_conf()")
+    while ask(server.dsn, "SHOW default_transaction_read_only") != [(value,)]:
+        pass
+
+
+async def test_a_server_that_became_a_standby_is_asked_again_on_another_connection(
+    own_postgres: Postgres,
+) -> None:
+    """As after a failover, where the dsn names several hosts and wants the one that can be written."""
+    async with storage(own_postgres) as (store, _):
+        await store.create(make_session("s1"))
+        await to_thread.run_sync(set_read_only, own_postgres, "on")
+        terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s"
+        await to_thread.run_sync(ask, own_postgres.dsn, terminate, NODE)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(store.delete, "s1")
+            tasks.start_soon(store.create, make_session("s2"))
+            for word in ("DELETE", "INSERT"):
+                await own_postgres.logged(f"cannot execute {word} in a read-only transaction")
+            await to_thread.run_sync(set_read_only, own_postgres, "off")
+        assert await store.get("s1") is None
+        assert await store.get("s2") == make_session("s2")
