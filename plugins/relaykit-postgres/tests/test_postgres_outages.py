@@ -19,9 +19,9 @@ from relaykit.testing.journal_contract import make_entries
 from relaykit.testing.store_contract import make_session, next_version
 from relaykit_postgres.settings import PostgresSettings
 from relaykit_postgres.storage import open_postgres
-from support.postgres import Postgres, all_gone, ask, own_postgres
+from support.postgres import Postgres, all_gone, ask, breakable_postgres, own_postgres
 
-__all__ = ["own_postgres"]  # a fixture
+__all__ = ["breakable_postgres", "own_postgres"]  # fixtures
 
 pytestmark = pytest.mark.anyio
 

@@ -52,12 +52,8 @@ async def test_it_registers_a_storage_of_its_name(tmp_path: Path, postgres: str,
 
 @pytest.mark.anyio
 async def test_a_relay_keeps_what_was_said_with_it(tmp_path: Path, postgres: str, schema: str) -> None:
-    environ = {
-        "RELAY__STORAGE": "postgres",
-        "PLUGINS__POSTGRES__DSN": postgres,
-        "PLUGINS__POSTGRES__SCHEMA": schema,
-    }
-    async with running_relay(tmp_path, **environ) as relay:
+    table = {"PLUGINS__POSTGRES__DSN": postgres, "PLUGINS__POSTGRES__SCHEMA": schema}
+    async with running_relay(tmp_path, plugins=None, RELAY__STORAGE="postgres", **table) as relay:
         async with active_session(relay) as client:
             await client.say("hello", "t1")
             await client.until_said("hello")
