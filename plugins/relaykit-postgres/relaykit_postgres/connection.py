@@ -138,10 +138,11 @@ _SETUP = (
 
 
 def _checked(facts: dict[str, Any], settings: PostgresSettings) -> str:
-    """Return what libpq is given; nothing if a piece of a password may have come into host or port."""
-    port = str(facts.get("port") or "")
-    if "@" in str(facts.get("host") or "") or (not port.replace(",", "").isdigit() and port):
-        return ""
+    """Return what libpq is given; nothing if a piece of a password may have come into another part of a URI."""
+    if "://" in settings.dsn:
+        port = str(facts.get("port") or "0").replace(",", "")
+        if not port.isdigit() or any("@" in str(facts.get(key) or "") for key in ("host", "dbname")):
+            return ""
     facts = {"connect_timeout": math.ceil(settings.connect_timeout), **facts}
     return make_conninfo("", **facts | {"client_encoding": "UTF8", "fallback_application_name": "relaykit"})
 

@@ -76,6 +76,8 @@ async def test_a_port_where_nobody_listens_is_told() -> None:
         f"postgresql://ann:x@{SECRET}@localhost/shop",
         f"postgresql://ann:x/{SECRET}@localhost/shop",
         f"postgresql://ann:{SECRET}/x@localhost/shop",
+        f"postgresql://ann:12/{SECRET}@localhost/shop",
+        f"postgresql://ann:x@{SECRET}:12@localhost/shop",
         f"postgresql://ann:%{SECRET}@localhost/shop",
         f"host=localhost password={SECRET} {SECRET}",
     ],
