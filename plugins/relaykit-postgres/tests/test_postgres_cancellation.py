@@ -13,8 +13,8 @@ from anyio.lowlevel import checkpoint
 from relaykit.conversation import Journal
 from relaykit.session import Activity, SessionFilter, Store
 from relaykit.testing import Interruption
-from relaykit.testing.journal_contract import ended_session, make_entries
 from relaykit.testing.store_contract import make_session, next_version
+from relaykit.testing.transcripts import ended_session, make_entries
 from relaykit_postgres.settings import PostgresSettings
 from relaykit_postgres.storage import open_postgres
 from support.native import interrupt_natively

@@ -12,8 +12,8 @@ import pytest
 from relaykit.conversation import Entry, Frame, Journal, Kind
 from relaykit.errors import JournalConflict, JournalError, StaleVersion, StoreError
 from relaykit.session import Activity, SessionFilter, Store
-from relaykit.testing.journal_contract import ended_session, make_entries
 from relaykit.testing.store_contract import make_session, next_version
+from relaykit.testing.transcripts import ended_session, make_entries
 from relaykit_postgres import journal as journal_module
 from relaykit_postgres.settings import PostgresSettings
 from relaykit_postgres.storage import open_postgres

@@ -15,8 +15,8 @@ from anyio import to_thread
 from relaykit.conversation import Entry, Journal
 from relaykit.errors import JournalError, StoreError
 from relaykit.session import SessionFilter, Store
-from relaykit.testing.journal_contract import make_entries
 from relaykit.testing.store_contract import make_session, next_version
+from relaykit.testing.transcripts import make_entries
 from relaykit_postgres.settings import PostgresSettings
 from relaykit_postgres.storage import open_postgres
 from support.postgres import Postgres, all_gone, ask, breakable_postgres, own_postgres
