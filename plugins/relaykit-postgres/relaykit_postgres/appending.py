@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
+from time import monotonic
 
 import anyio
 from anyio.abc import TaskGroup
@@ -15,9 +16,6 @@ from relaykit_postgres import NAME
 from relaykit_postgres.batches import BUSY, Batch, Writer
 from relaykit_postgres.pool import Call, Pool, late
 
-_ROUNDS = 2
-"""How many commits are under way at once: while the disk is waited for, the next is prepared."""
-
 _ROUND_BYTES = 4 * 1024 * 1024
 _ROUND_SESSIONS = 500
 
@@ -25,13 +23,15 @@ _ROUND_SESSIONS = 500
 class _Waiting:
     """A batch, and who waits for it."""
 
-    def __init__(self, batch: Batch) -> None:
+    __slots__ = ("abandoned", "batch", "call", "deadline", "done", "error")
+
+    def __init__(self, batch: Batch, *, seconds: float) -> None:
         self.batch = batch
+        self.deadline = monotonic() + seconds
         self.done = anyio.Event()
         self.abandoned = False
         self.error: Exception | None = None
-        self.call: Call[Sequence[str]] | None = None
-        """What writes it, with others."""
+        self.call: Call[Sequence[str]] | None = None  # what writes it, with others
 
     def settle(self, refusal: str) -> None:
         """End the waiting: an empty refusal means that it is written."""
@@ -54,7 +54,7 @@ class _Waiting:
 class Appender:
     """Appends for many sessions.
 
-    What is asked for while commits are under way is written together by the next one, so a session waits for others
+    What is asked for while a commit is under way is written together by the next one, so a session waits for others
     no longer than one commit. One that is refused harms none, and one whose journal somebody else holds locked, or
     that makes the whole statement fail, is left out and tried alone.
 
@@ -66,26 +66,43 @@ class Appender:
         self._writer = writer
         self._tasks = tasks
         self._waiting: deque[_Waiting] = deque()
-        self._rounds = 0
+        self._writing = False
+        self._outstanding: dict[_Waiting, None] = {}  # in the order in which their time is up
+        self._watching = False
 
     async def append(self, session_id: str, epoch: str, entries: Sequence[Entry], /) -> None:
         """See `Journal.append`."""
-        waiting = _Waiting(Batch(session_id, epoch, tuple(entries)))
         if self._pool.closed:
             raise JournalError("the storage is closed, or closing", plugin=NAME)
+        waiting = _Waiting(Batch(session_id, epoch, tuple(entries)), seconds=self._pool.timeout)
         self._waiting.append(waiting)
-        if self._rounds < _ROUNDS:
-            self._rounds += 1
+        self._outstanding[waiting] = None
+        if not self._writing:
+            self._writing = True
             self._tasks.start_soon(self._write_rounds)
+        if not self._watching:
+            self._watching = True
+            self._tasks.start_soon(self._watch)
         try:
-            with anyio.move_on_after(self._pool.timeout):
-                await waiting.done.wait()
+            await waiting.done.wait()
         finally:
             waiting.abandoned = True
-        if not waiting.done.is_set():
-            raise waiting.late(self._pool.timeout)
+            del self._outstanding[waiting]
         if waiting.error is not None:
             raise waiting.error
+
+    async def _watch(self) -> None:
+        """Have those fail whose time is up: a timer for each would cost as much as the rest of what an append does."""
+        try:
+            while self._outstanding:
+                await anyio.sleep(max(next(iter(self._outstanding)).deadline - monotonic(), 0))
+                for waiting in self._outstanding:
+                    if waiting.deadline > monotonic():
+                        break
+                    if not waiting.done.is_set():
+                        waiting.fail(waiting.late(self._pool.timeout))
+        finally:
+            self._watching = False
 
     async def _write_rounds(self) -> None:
         """Write round after round, until nobody waits."""
@@ -93,7 +110,7 @@ class Appender:
             while batches := self._next_round():
                 await self._write(batches, alone=False)
         finally:
-            self._rounds -= 1
+            self._writing = False
 
     def _next_round(self) -> list[_Waiting]:
         """Take those that wait, a session once, up to a limit."""

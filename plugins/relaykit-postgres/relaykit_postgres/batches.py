@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from relaykit.conversation import Entry
 from relaykit_postgres.connection import Connection, compiled
@@ -15,9 +14,8 @@ BUSY = "its journal is locked by somebody else"
 """No refusal: it is to be tried alone, and to wait."""
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """What one session appends."""
+class Batch(NamedTuple):
+    """What one session appends. A tuple, because one is made for every append."""
 
     session_id: str
     epoch: str
