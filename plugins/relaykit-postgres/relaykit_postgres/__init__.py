@@ -29,6 +29,6 @@ def relaykit_register_storages(context: PluginContext) -> Mapping[str, StorageFa
         from relaykit_postgres.settings import PostgresSettings
         from relaykit_postgres.storage import open_postgres
 
-        return open_postgres(context.settings or PostgresSettings(), ids=context.ids)
+        return open_postgres(context.settings or PostgresSettings(), ids=context.ids, node=context.node)
 
     return {NAME: open_storage}
