@@ -11,25 +11,33 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import anyio
 import pytest
 
 import relaykit_acp.echo_agent
 from relaykit.session import SessionState
+from relaykit_postgres.settings import PostgresSettings
+from relaykit_postgres.storage import open_postgres
 from support import remembering_agent
+from support.postgres import Postgres, breakable_postgres, own_postgres
 from support.servers import Server, relay
 from support.talk import Talker
-from support.witness import Witness, check, sqlite_storage, talk_until
+from support.witness import Storage, Witness, check, sqlite_storage, talk_until
 from support.worktrees import IDENTITY, git, make_repository
 
 CRASHES = int(os.environ.get("RELAYKIT_CRASHES", "100"))
+DATABASE_CRASHES = max(3, CRASHES // 5)
 PATIENCE = 20.0
 NODE = f"crash-{os.getpid()}"
 ECHO = [sys.executable, "-I", "-S", relaykit_acp.echo_agent.__file__]
+
+__all__ = ["breakable_postgres", "own_postgres"]  # fixtures
 
 pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc to count processes"),
@@ -80,54 +88,108 @@ def agents_left() -> Iterator[tuple[int, str]]:
                 continue  # it has ended meanwhile, or is not ours to look at
 
 
-def kill(server: Server, moment: float) -> None:
-    time.sleep(moment)  # the moment is what is random here
-    os.kill(server.pid, signal.SIGKILL)
+class Trial:
+    """One storage, one repository, one set of clients, and relays over them that are killed.
 
+    :param storage: opens what the relays have written, while none runs.
+    """
 
-def test_nothing_that_was_told_is_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    project = make_repository(tmp_path / "project")
-    state, known = tmp_path / "state", agents(tmp_path / "memory")
-    running = partial(
-        relay,
-        workspace="worktree",
-        project=project,
-        agents=known,
-        state_dir=state,
-        node=NODE,
-        storage="sqlite",
-    )
-    storage = partial(sqlite_storage, state / "sqlite" / "relay.db")
-    clients = witnesses()
-    left: Counter[str] = Counter()
-    try:
-        for number in range(CRASHES):
-            moment = random.Random(number).uniform(0.0, 1.0)
-            with running() as server:
-                talk_until(clients, server, partial(kill, server, moment), patience=PATIENCE)
-            deadline = time.monotonic() + PATIENCE
-            while any("--ignore-eof" not in command for _, command in agents_left()):
-                assert time.monotonic() < deadline, "an agent that ends at EOF outlived its relay"
-                time.sleep(0.02)
-            left["processes of agents that ignore EOF"] += len(list(agents_left()))
-            anyio.run(check, clients, storage)
+    def __init__(
+        self,
+        directory: Path,
+        name: str,
+        storage: Storage,
+        variables: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self.project = make_repository(directory / "project")
+        self.storage = storage
+        self.clients = witnesses()
+        self.left: Counter[str] = Counter()
+        self.relay = partial(
+            relay,
+            workspace="worktree",
+            project=self.project,
+            agents=agents(directory / "memory"),
+            state_dir=directory / "state",
+            node=NODE,
+            storage=name,
+            variables=variables,
+        )
 
-        with running() as server:
-            check_that_everything_goes_on(server, clients)
-        sessions = anyio.run(check, clients, storage)
+    def crash(self, kill: Callable[[Server], None]) -> None:
+        """Have all clients talk to a relay until it is killed; nothing that they were told may be missing then."""
+        with self.relay() as server:
+            talk_until(self.clients, server, partial(kill, server), patience=PATIENCE)
+        deadline = time.monotonic() + PATIENCE
+        while any("--ignore-eof" not in command for _, command in agents_left()):
+            assert time.monotonic() < deadline, "an agent that ends at EOF outlived its relay"
+            time.sleep(0.02)
+        self.left["processes of agents that ignore EOF"] += len(list(agents_left()))
+        anyio.run(check, self.clients, self.storage)
+
+    def end(self) -> str:
+        """Check that a last relay takes everything over, and that it leaves nothing; return what there is to report."""
+        with self.relay() as server:
+            check_that_everything_goes_on(server, self.clients)
+        sessions = anyio.run(check, self.clients, self.storage)
         assert {session.state for session in sessions.values()} <= {SessionState.ACTIVE, SessionState.CLEANED}
         assert list(agents_left()) == []  # the last relay has ended in order, and what others left with it
-        check_worktrees(project, {s.agent_id for s in sessions.values() if s.state is SessionState.ACTIVE})
-        told = sum(len(told) for client in clients for told in client.told.values())
-        assert min(client.turns for client in clients) > 0, "a client never came to say anything"
+        active = {session.agent_id for session in sessions.values() if session.state is SessionState.ACTIVE}
+        check_worktrees(self.project, active)
+        assert min(client.turns for client in self.clients) > 0, "a client never came to say anything"
+        told = sum(len(told) for client in self.clients for told in client.told.values())
+        turns = sum(client.turns for client in self.clients)
+        left = dict(+self.left) or "nothing"
+        return f"{len(sessions)} sessions, {told} entries told, {turns} turns; left behind: {left}"
+
+
+@pytest.fixture
+def report(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[str], None]]:
+    """Print what is no failure; and end what a failure has left."""
+
+    def print_it(text: str) -> None:
+        with capsys.disabled():
+            sys.stdout.write(f"\n{text}\n")
+
+    try:
+        yield print_it
     finally:
         for pid, _ in agents_left():
             os.kill(pid, signal.SIGKILL)
-    with capsys.disabled():  # a report, not a failure
-        sys.stdout.write(
-            f"\n{CRASHES} crashes, {len(sessions)} sessions, {told} entries told, "
-            f"{sum(client.turns for client in clients)} turns; left behind: {dict(+left) or 'nothing'}\n"
-        )
+
+
+def test_nothing_that_was_told_is_lost(tmp_path: Path, report: Callable[[str], None]) -> None:
+    trial = Trial(tmp_path, "sqlite", partial(sqlite_storage, tmp_path / "state" / "sqlite" / "relay.db"))
+    for number in range(CRASHES):
+        moment = random.Random(number).uniform(0.0, 1.0)
+
+        def kill(server: Server, moment: float = moment) -> None:
+            time.sleep(moment)  # the moment is what is random here
+            os.kill(server.pid, signal.SIGKILL)
+
+        trial.crash(kill)
+    report(f"{CRASHES} crashes: {trial.end()}")
+
+
+def test_nothing_is_lost_though_the_database_is_killed_too(
+    tmp_path: Path, own_postgres: Postgres, report: Callable[[str], None]
+) -> None:
+    storage = partial(open_postgres, PostgresSettings(dsn=own_postgres.dsn))
+    trial = Trial(tmp_path, "postgres", storage, {"RELAYKIT_PLUGINS__POSTGRES__DSN": own_postgres.dsn})
+    for number in range(DATABASE_CRASHES):
+        chance = random.Random(number)
+
+        def kill(server: Server, chance: random.Random = chance) -> None:
+            time.sleep(chance.uniform(0.0, 1.0))
+            own_postgres.stop(chance.choice((signal.SIGQUIT, signal.SIGINT)))
+            with ThreadPoolExecutor(1) as pool:
+                started = pool.submit(own_postgres.start)
+                time.sleep(chance.uniform(0.0, 2.0))  # while it starts, or when the relay has it again
+                os.kill(server.pid, signal.SIGKILL)
+                started.result()
+
+        trial.crash(kill)
+    report(f"{DATABASE_CRASHES} crashes of relay and PostgreSQL: {trial.end()}")
 
 
 def check_that_everything_goes_on(server: Server, clients: list[Witness]) -> None:
