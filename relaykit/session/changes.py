@@ -92,8 +92,12 @@ class Changes:
         _require_active(worker)
         failed = partial(self._cleanup_failed, worker)
         results = await self._cleanup.run(worker.session, worker.handle, failed=failed, phases=(Phase.AGENT,))
-        if worker.handle is not None and not any(result.outcome is Outcome.FAILED for result in results):
-            worker.handle.agent = None
+        handle = worker.handle
+        if handle is not None and handle.agent is not None:
+            if any(result.outcome is Outcome.FAILED for result in results):
+                return results
+            await self.close(handle.agent)  # idempotent: a cleaner may have done so
+            handle.agent = None
         return results
 
     async def reattach(self, worker: Worker, agent: Closable) -> Session:
