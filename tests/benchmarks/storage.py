@@ -1,16 +1,17 @@
-"""(g) Storages: entries and transitions a second, an append alone, reading, and listing by state.
+"""(h) Storages: entries and transitions a second, an append alone, reading, and listing by state.
 
-Beside SQLite's bare driver: the same rows, in the same tables with the same settings, by one thread without an event
-loop; the writes of all sessions share a commit, as they do in the plugin when nobody is late.
+Each beside its bare driver: the same rows, in the same tables with the same settings, by one thread without an event
+loop; the writes of all sessions share a commit, as they do in the plugins when nobody is late.
 """
 
 from __future__ import annotations
 
-import sqlite3
 import statistics
+import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, closing, nullcontext
+from contextlib import AbstractAsyncContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -19,12 +20,16 @@ from typing import Any
 
 import anyio
 
+import bare_postgres
+import bare_sqlite
 from figures import Figure
 from relaykit.conversation import Entry, Frame, Journal, Kind, MemoryJournal
-from relaykit.session import MemoryStore, Session, SessionFilter, SessionState, Store, encode_session
+from relaykit.session import MemoryStore, Session, SessionFilter, SessionState, Store
 from relaykit.testing.store_contract import make_session, next_version
-from relaykit_sqlite import schema
+from relaykit_postgres.settings import PostgresSettings
+from relaykit_postgres.storage import open_postgres
 from relaykit_sqlite.storage import open_sqlite
+from support.postgres import NoServer, running_postgres
 
 SESSIONS = 50
 APPENDS = 200  # for each session, in each round
@@ -49,76 +54,123 @@ AT = datetime(2030, 1, 1, 12, tzinfo=UTC)
 Opened = tuple[Store, Journal]
 Open = Callable[[Path], AbstractAsyncContextManager[Opened]]
 
-# Another storage is another row: a context manager that opens it in a scratch directory.
-STORAGES: Mapping[str, Open] = {
-    "memory": lambda _: nullcontext((MemoryStore(), MemoryJournal())),
-    "sqlite": lambda scratch: open_sqlite(scratch / "relay.db"),
-}
+Bare = Callable[[Path], float]
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A storage, and its bare driver.
+
+    :param open: opens it, new, in a scratch directory.
+    """
+
+    name: str
+    open: Open
+    driver: str = ""
+    appends: Callable[..., float] | None = None
+    saves: Callable[..., float] | None = None
+    aim: float | None = None
+
+
+_MEMORY = _Kind("memory", lambda _: nullcontext((MemoryStore(), MemoryJournal())))
+_SQLITE = _Kind(
+    "sqlite",
+    lambda scratch: open_sqlite(scratch / "relay.db"),
+    "bare sqlite3",
+    bare_sqlite.appends,
+    bare_sqlite.saves,
+    RATIO_AIM,
+)
+
+
+def _postgres(dsn: str) -> _Kind:
+    return _Kind(
+        "postgres",
+        lambda scratch: open_postgres(PostgresSettings(dsn=dsn, schema=scratch.name)),
+        "bare psycopg",
+        lambda _scratch, **given: bare_postgres.appends(dsn, **given),
+        lambda _scratch, **given: bare_postgres.saves(dsn, **given),
+    )
 
 
 def measure_storage(*, scale: float) -> Sequence[Figure]:
     figures: list[Figure] = []
-    for backend in ("asyncio", "trio"):
-        figures += anyio.run(partial(_measure, backend, scale=scale), backend=backend)
+    with ExitStack() as stack:
+        kinds = [_MEMORY, _SQLITE]
+        try:
+            server = stack.enter_context(running_postgres(fsync="on"))
+        except NoServer as error:
+            print(f"  postgres is left out: {error}", file=sys.stderr)
+        else:
+            kinds.append(_postgres(server.dsn))
+        for backend in ("asyncio", "trio"):
+            figures += anyio.run(partial(_measure, kinds, backend, scale=scale), backend=backend)
     return figures
 
 
-async def _measure(backend: str, *, scale: float) -> Sequence[Figure]:
+async def _measure(kinds: Sequence[_Kind], backend: str, *, scale: float) -> Sequence[Figure]:
     rounds = max(1, round(ROUNDS * scale))
     figures: list[Figure] = []
     for each in (1, 8):
-        figures += await _compared(
-            f"entries, {SESSIONS} sessions at once, {each} an append ({{}}, {backend})",
-            partial(_appends, each=each),
-            partial(_bare_appends, each=each),
-            rounds=rounds,
-            aim=RATIO_AIM,
-        )
-    figures += await _compared(
-        f"transitions, {SESSIONS} sessions at once ({{}}, {backend})", _saves, _bare_saves, rounds=rounds
-    )
-    for name, open_storage in STORAGES.items():
+        bare = {
+            kind.name: partial(kind.appends, batches=_batches(each=each), sessions=SESSIONS)
+            for kind in kinds
+            if kind.appends
+        }
+        title = f"entries, {SESSIONS} sessions at once, {each} an append ({{}}, {backend})"
+        figures += await _compared(kinds, title, partial(_appends, each=each), bare, rounds=rounds)
+    bare = {
+        kind.name: partial(kind.saves, versions=[_versions(name) for name in _names()])
+        for kind in kinds
+        if kind.saves
+    }
+    title = f"transitions, {SESSIONS} sessions at once ({{}}, {backend})"
+    figures += await _compared(kinds, title, _saves, bare, rounds=rounds)
+    for kind in kinds:
         with TemporaryDirectory(prefix="relaykit-benchmark-") as scratch:
-            async with open_storage(Path(scratch)) as (store, journal):
-                what = f"({name}, {backend})"
+            async with kind.open(Path(scratch)) as (store, journal):
+                what = f"({kind.name}, {backend})"
                 figures += await _alone(what, journal, scale=scale)
                 figures.append(await _listing(what, store, scale=scale))
     return figures
 
 
 async def _compared(
+    kinds: Sequence[_Kind],
     title: str,
     measured: Callable[[Store, Journal], Awaitable[float]],
-    bare: Callable[[Path], float],
+    bare: Mapping[str, Bare],
     *,
     rounds: int,
-    aim: float | None = None,
 ) -> Sequence[Figure]:
-    """Measure each storage and the bare driver in turns, in files of their own."""
-    rates: dict[str, list[float]] = {name: [] for name in STORAGES}
-    bare_rates: list[float] = []
+    """Measure each storage and its bare driver in turns, each time in files of their own."""
+    rates: dict[str, list[float]] = {kind.name: [] for kind in kinds}
+    bare_rates: dict[str, list[float]] = {name: [] for name in bare}
     for turn in range(rounds):
-        with TemporaryDirectory(prefix="relaykit-benchmark-") as scratch:
-            if turn % 2:  # neither is always the one that runs while the disk writes what the other left
-                bare_rates.append(bare(Path(scratch)))
-            for name, open_storage in STORAGES.items():
-                async with open_storage(Path(scratch)) as (store, journal):
-                    rates[name].append(await measured(store, journal))
-            if not turn % 2:
-                bare_rates.append(bare(Path(scratch)))
+        for kind in kinds:
+            with TemporaryDirectory(prefix="relaykit-benchmark-") as scratch:
+                driver = bare.get(kind.name)
+                # Neither is always the one that runs while the disk writes what the other left.
+                if driver is not None and turn % 2:
+                    bare_rates[kind.name].append(driver(Path(scratch)))
+                async with kind.open(Path(scratch)) as (store, journal):
+                    rates[kind.name].append(await measured(store, journal))
+                if driver is not None and not turn % 2:
+                    bare_rates[kind.name].append(driver(Path(scratch)))
     figures = []
-    reference = statistics.median(bare_rates)
-    for name, each in rates.items():
-        value, compared = statistics.median(each), name == "sqlite"
+    for kind in kinds:
+        value = statistics.median(rates[kind.name])
+        reference = statistics.median(bare_rates[kind.name]) if kind.name in bare else None
+        aimed = kind.aim is not None and reference is not None
         figures.append(
             Figure(
-                name=title.format(name),
+                name=title.format(kind.name),
                 value=value,
                 unit="/s",
-                reference=reference if compared else None,
-                reference_name="bare sqlite3" if compared else "",
-                target=f"≥ {aim} of it" if compared and aim else "",
-                met=value >= aim * reference if compared and aim else None,
+                reference=reference,
+                reference_name=kind.driver,
+                target=f"≥ {kind.aim} of it" if aimed else "",
+                met=value >= (kind.aim or 0) * (reference or 0) if aimed else None,
             )
         )
     return figures
@@ -177,65 +229,6 @@ def _versions(name: str) -> Sequence[Session]:
     for at in range(APPENDS):
         sessions.append(next_version(sessions[-1], state=states[at % 2], worktree_dir="/work/shop"))
     return sessions
-
-
-# ---------------------------------------------------------------- the bare driver
-
-
-def _bare(scratch: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(scratch / "bare.db", isolation_level=None)
-    for pragma in (
-        f"page_size = {schema.PAGE_SIZE}",
-        "journal_mode = WAL",
-        "synchronous = FULL",
-        "wal_autocheckpoint = 8000",
-        "cache_size = -16384",
-    ):
-        connection.execute(f"PRAGMA {pragma}")
-    schema.migrate(connection, schema.MIGRATIONS)
-    return connection
-
-
-def _bare_appends(scratch: Path, *, each: int) -> float:
-    commits = [
-        [
-            (number << schema.SEQ_BITS | entry.seq, 0, "UPDATE", entry.frame.body, "", "session/update", 0)
-            for number in range(1, SESSIONS + 1)
-            for entry in batch
-        ]
-        for batch in _batches(each=each)
-    ]
-    return _bare_rate(scratch, "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", commits)
-
-
-def _bare_saves(scratch: Path) -> float:
-    """Write what the plugin writes; but the sessions are encoded beforehand."""
-    rows = [
-        [
-            (session.state.value, session.version, 0, 0, encode_session(session), name, session.version - 1)
-            for session in _versions(name)
-        ]
-        for name in _names()
-    ]
-    with closing(_bare(scratch)) as connection:
-        connection.executemany(
-            "INSERT INTO sessions VALUES (?6, ?6, '', '', '', ?1, ?2, ?3, ?4, ?5)",
-            [each[0][:6] for each in rows],
-        )
-    update = "UPDATE sessions SET state = ?, version = ?, last_active = ?, message_count = ?, body = ? "
-    commits = [[each[at] for each in rows] for at in range(1, APPENDS + 1)]
-    return _bare_rate(scratch, f"{update} WHERE id = ? AND version = ?", commits)
-
-
-def _bare_rate(scratch: Path, statement: str, commits: Sequence[Sequence[tuple[object, ...]]]) -> float:
-    with closing(_bare(scratch)) as connection:
-        started = time.perf_counter()
-        for rows in commits:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.executemany(statement, rows)
-            connection.execute("COMMIT")
-        seconds = time.perf_counter() - started
-    return sum(map(len, commits)) / seconds
 
 
 # ---------------------------------------------------------------- one alone
