@@ -32,7 +32,7 @@ from support.witness import Storage, Witness, check, sqlite_storage, talk_until
 from support.worktrees import IDENTITY, git, make_repository
 
 CRASHES = int(os.environ.get("RELAYKIT_CRASHES", "100"))
-DATABASE_CRASHES = max(3, CRASHES // 5)
+DATABASE_CRASHES = max(3, CRASHES // 10)
 PATIENCE = 20.0
 NODE = f"crash-{os.getpid()}"
 ECHO = [sys.executable, "-I", "-S", relaykit_acp.echo_agent.__file__]
