@@ -212,7 +212,8 @@ async def connected_for(directory: Path) -> AsyncIterator[tuple[Client, str, any
 async def _run_until(
     directory: Path, stop: anyio.Event, *, task_status: anyio.abc.TaskStatus[tuple[Client, str]]
 ) -> None:
-    async with open_gateway_relay(gateway_settings(directory)) as relay:
+    # Whether sessions sleep or end then, who follows them hears of it before the connection is closed.
+    async with open_gateway_relay(gateway_settings(directory, relay='on_shutdown = "end"')) as relay:
         url, token = address_of(relay)
         headers = {"Authorization": f"Bearer {token}"}
         socket = await connect(

@@ -240,17 +240,26 @@ async def test_the_relays_end_is_told_in_order(relay: Relay) -> None:
     async with connected(relay) as client:
         first, second = await client.create("one"), await client.create("two")
         await relay.aclose()
-        ended = {(await client.expect("session:terminated"))["sessionId"] for _ in range(2)}
-        assert ended == {first, second}
+        asleep = {(await client.expect("session:asleep"))["sessionId"] for _ in range(2)}
+        assert asleep == {first, second}
 
 
-async def test_the_servers_end_closes_with_going_away(tmp_path: Path) -> None:
-    settings = gateway_settings(tmp_path)
+@pytest.mark.parametrize(
+    ("on_shutdown", "last", "said"),
+    [
+        ("sleep", "session:asleep", {"reason": "the relay is shutting down"}),
+        ("end", "session:terminated", {"cause": "SHUTDOWN"}),
+    ],
+)
+async def test_the_servers_end_closes_with_going_away(
+    tmp_path: Path, on_shutdown: str, last: str, said: dict[str, str]
+) -> None:
+    settings = gateway_settings(tmp_path, relay=f'on_shutdown = "{on_shutdown}"')
     async with open_gateway_relay(settings) as relay:
         client_connection = connected(relay)
         client: Client = await client_connection.__aenter__()
         await client.create()
-    assert (await client.expect("session:terminated"))["cause"] == "SHUTDOWN"
+    assert said.items() <= (await client.expect(last)).items()
     with pytest.raises(ConnectionClosed) as closed, anyio.fail_after(SECONDS):
         await client.socket.recv()
     assert closed.value.rcvd is not None
