@@ -42,6 +42,11 @@ class Tail:
             self._dropped = 0
         self._wake()
 
+    def drop(self) -> None:
+        """Forget all entries: the journal has them."""
+        self._entries.clear()
+        self._dropped = self._bytes = 0
+
     def close(self) -> None:
         """Say that nothing will be added."""
         self.closed = True

@@ -322,6 +322,7 @@ class LiveSession:
         self._agent = None
         await self.interrupt(self.rest.reason)
         await self.conversation.publish([notice(ASLEEP, reason=self.rest.reason)])
+        self.conversation.drop_tail()
         self.rest.move(Presence.ASLEEP)
         if self._queue.turns.waiting:
             self.rest.want()

@@ -227,6 +227,21 @@ async def test_who_falls_off_the_tail_reads_on_from_the_journal() -> None:
     assert journal.calls["read"] > 0
 
 
+@pytest.mark.parametrize("read", [0, 3, 5])
+async def test_what_was_dropped_from_memory_is_read_from_the_journal(read: int) -> None:
+    conversation, journal = await conversation_of(5, tail_bytes=1_000_000)
+    reader = Reader(conversation.attach())
+    with anyio.fail_after(10):
+        if read:
+            await reader.step(limit=read)
+        conversation.drop_tail()
+        await conversation.publish(frames(6, 7))
+        await reader.read_until(lambda: 7 in reader.seqs)
+    assert reader.seqs == [1, 2, 3, 4, 5, 6, 7]
+    assert journal.calls["read"] == (0 if read == 5 else 1)
+    assert await what_is_told(conversation, after=5) == [6, 7, "caught up"]
+
+
 async def test_an_entry_larger_than_the_tail_is_delivered() -> None:
     conversation, journal = await conversation_of(3)
     reader = Reader(conversation.attach(after=3))
