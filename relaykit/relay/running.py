@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from relaykit.errors import RelaykitError
+from relaykit.file_lock import lock as lock_file
 
 _FILE = "running.json"
 _LOCK = "running.lock"
@@ -70,7 +71,7 @@ def running_file(state_dir: Path, *, started: datetime) -> Iterator[RunningFile]
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (state_dir / _LOCK).open("a") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(lock.fileno())
         except BlockingIOError:
             other = read_running(state_dir)
             where = f" (pid {other.pid}{', ' + other.url if other.url else ''})" if other else ""
