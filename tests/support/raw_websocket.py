@@ -23,6 +23,16 @@ class RawWebSocket:
         parts = urlsplit(url)
         assert parts.hostname is not None
         self._socket = socket.create_connection((parts.hostname, parts.port or 80), timeout=timeout)
+        self._received: deque[bytes] = deque()
+        self._buffer = b""
+        try:
+            self._upgrade(url, headers or {})
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def _upgrade(self, url: str, headers: Mapping[str, str]) -> None:
+        parts = urlsplit(url)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         key = base64.b64encode(os.urandom(16)).decode()
         lines = [
@@ -32,17 +42,14 @@ class RawWebSocket:
             "Connection: Upgrade",
             f"Sec-WebSocket-Key: {key}",
             "Sec-WebSocket-Version: 13",
-            *(f"{name}: {value}" for name, value in (headers or {}).items()),
+            *(f"{name}: {value}" for name, value in headers.items()),
         ]
         self._socket.sendall("\r\n".join([*lines, "", ""]).encode())
-        self._received: deque[bytes] = deque()
-        self._buffer = b""
         while b"\r\n\r\n" not in self._buffer:
             data = self._socket.recv(65536)
             self._buffer += data or b"\r\n\r\n"
         head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
         if b" 101 " not in head.split(b"\r\n", 1)[0]:
-            self._socket.close()
             raise ConnectionError(head.decode() + self._buffer.decode())
 
     def send(self, text: bytes) -> None:
