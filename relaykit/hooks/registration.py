@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from relaykit.ids import IdGenerator
     from relaykit.meter import Meter
     from relaykit.relay.relay import Relay
+    from relaykit.relay.restricted import RestrictedRelay
     from relaykit.session.model import Session
     from relaykit.session.store import Store
 
@@ -147,8 +148,8 @@ class MessageClient(Protocol):
     """One client of the relay protocol, as a message handler sees it."""
 
     @property
-    def relay(self) -> Relay:
-        """The relay that it is connected to."""
+    def relay(self) -> RestrictedRelay:
+        """The relay that it is connected to, as this client may use it."""
         ...
 
     @property

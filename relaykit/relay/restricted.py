@@ -13,7 +13,7 @@ from relaykit.conversation.cursor import Cursor
 from relaykit.conversation.journal import Entry
 from relaykit.errors import SessionNotFound, UnknownProject
 from relaykit.ids import IdGenerator
-from relaykit.relay.access import Access
+from relaykit.relay.access import Access, Role
 from relaykit.relay.live_session import LiveSession
 from relaykit.relay.rest import Presence
 from relaykit.session.model import Json, Session, SessionFilter, SessionState
@@ -265,13 +265,14 @@ class RestrictedRelay:
         await self._relay.answer(session_id, ref, body, client_id=client_id)
 
     async def check_control(self, session_id: str, what: str) -> None:
-        """Let pass who may see a session and do things with it.
+        """Refuse who only watches, before anything is begun for it. Who controls is looked at by what it then calls.
 
         :param what: what is to be done, for people: ``to prompt``.
-        :raises SessionNotFound: there is no such session.
-        :raises NotAllowed: the client only watches.
+        :raises SessionNotFound: there is no such session for this observer.
+        :raises NotAllowed: there is.
         """
-        await self._controlled(session_id, what)
+        if self.access.role is not Role.CONTROLLER:
+            await self._controlled(session_id, what)
 
     async def live(self, session_id: str) -> LiveSession:
         """Return the live half of a session, to look at: what is done with it is done here.
