@@ -64,23 +64,22 @@ def ticket_in(scope: MutableMapping[str, Any]) -> str | None:
     return None
 
 
-def without_secrets(scope: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Return a request's ASGI scope less the token in its query, and less the tickets that it offers.
+def forget_secrets(scope: MutableMapping[str, Any]) -> None:
+    """Take the token out of a request's query, and the tickets that it offers.
 
-    Headers that hold tokens stay: applications of plugins may want one of their own.
+    It is done to the server's own scope, because servers log addresses with their queries, some of them later.
     """
-    query = b"&".join(part for part in scope["query_string"].split(b"&") if not _names_token(part))
-    stripped = {**scope, "query_string": query}
+    query = scope["query_string"]
+    scope["query_string"] = b"&".join(part for part in query.split(b"&") if not _names_token(part))
     if scope["type"] == "websocket":
         offered = [each for each in scope.get("subprotocols", ()) if not each.startswith(TICKET_PROTOCOL)]
-        stripped["subprotocols"] = offered
-        stripped["headers"] = [
+        scope["subprotocols"] = offered
+        scope["headers"] = [
             (name, ", ".join(offered).encode("ascii", "surrogateescape"))
             if name == b"sec-websocket-protocol"
             else (name, value)
             for name, value in scope["headers"]
         ]
-    return stripped
 
 
 def _names_token(part: bytes) -> bool:

@@ -19,8 +19,8 @@ from relaykit_gateway.credentials import (
     Caller,
     Credentials,
     called_by,
+    forget_secrets,
     ticket_in,
-    without_secrets,
 )
 from relaykit_gateway.problems import Problem
 from relaykit_gateway.settings import GatewaySettings, is_loopback
@@ -77,13 +77,16 @@ class Guard:
         if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return
+        path = get_route_path(scope) or "/"
         try:
-            judged = self._judge(HTTPConnection(scope), get_route_path(scope) or "/")
+            judged = self._judge(HTTPConnection(scope), path)
         except TokenFileError:
             judged = Problem(503, "the relay cannot read its tokens: its log says why")
+        if _is_own(path):  # elsewhere a token in the query may be one of a plugin's
+            forget_secrets(scope)
         if not isinstance(judged, Response):
             careful = _careful(send) if scope["type"] == "http" else send
-            await self._app(called_by(without_secrets(scope), judged), receive, careful)
+            await self._app(called_by(scope, judged), receive, careful)
         elif scope["type"] == "http":
             await judged(scope, receive, _careful(send))
         else:

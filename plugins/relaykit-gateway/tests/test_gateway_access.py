@@ -10,6 +10,8 @@ import pytest
 
 from relaykit.relay.access import Access, Role
 from relaykit.session import SessionFilter
+from relaykit_gateway.app import build_app
+from relaykit_gateway.credentials import OWN
 from relaykit_gateway.gateway import Gateway
 from support.acp_sockets import AcpSocket, acp_socket, gateway_of
 from support.gateways import gateway_settings, open_gateway_relay
@@ -247,6 +249,57 @@ async def test_an_observer_that_is_refused_does_not_begin_to_follow(gateway: Gat
         assert gateway.relay.clients(session_id) == 1
         await client.open("load", session_id)
         assert (gateway.relay.clients(session_id), gateway.relay.observers(session_id)) == (2, 1)
+
+
+async def test_clients_are_told_their_role(gateway: Gateway) -> None:
+    for access, role in ((Access(), "controller"), (OBSERVER, "observer")):
+        token = token_for(gateway, access)
+        async with (
+            ws_socket(gateway, token=token) as ws,
+            acp_socket(gateway, token=token, initialized=False) as acp,
+        ):
+            assert ws.heard[0]["role"] == role
+            assert (await acp.initialize())["_meta"]["relaykit"]["role"] == role
+
+
+@pytest.mark.parametrize("token", ["narrow", "wide", "wrong"])
+async def test_the_servers_own_log_finds_no_secret_in_what_it_has_made(gateway: Gateway, token: str) -> None:
+    secret = {
+        "narrow": token_for(gateway, OBSERVER),
+        "wide": token_for(gateway, Access()),
+        "wrong": "rkt_x",
+    }[token]
+    ticket = gateway.tickets.issue(OWN)
+    heard: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.connect"} if not heard else {"type": "websocket.disconnect", "code": 1000}
+
+    async def send(event: Any) -> None:
+        heard.append(event)
+
+    for query, protocols in (
+        (f"agent=echo&token={secret}&%74oken={secret}", []),
+        ("agent=echo", ["relaykit", f"relaykit.ticket.{ticket}", "x"]),
+    ):
+        heard.clear()
+        scope: dict[str, Any] = {
+            "type": "websocket",
+            "path": "/acp",
+            "query_string": query.encode(),
+            "headers": [
+                (b"host", b"127.0.0.1:7433"),
+                (b"sec-websocket-protocol", ", ".join(protocols).encode()),
+            ],
+            "server": ("127.0.0.1", 7433),
+            "subprotocols": protocols,
+        }
+        await build_app(gateway)(scope, receive, send)
+        assert heard
+        assert secret not in str(scope)
+        assert ticket not in str(scope)
+        assert scope["query_string"] == b"agent=echo"
+        assert scope["subprotocols"] == [each for each in protocols if ticket not in each]
 
 
 async def test_owners_do_not_see_each_other(gateway: Gateway) -> None:

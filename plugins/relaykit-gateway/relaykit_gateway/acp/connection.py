@@ -115,7 +115,8 @@ class AcpConnection(Channel[AcpFollower]):
         except Exception as error:  # noqa: BLE001 -- it is told or logged, whatever it is
             answer = compose_error(raw_id, bytes(self._told_of(error)))
         else:
-            answer = compose_result(raw_id, object_of(describe(profile, connection_id=self.id)))
+            described = describe(profile, connection_id=self.id, role=self.access.role)
+            answer = compose_result(raw_id, object_of(described))
             known = awareness(params)
             self.aware = known is not None
             self.hears_own_turns = known is None or known.own_turns
