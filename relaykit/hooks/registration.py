@@ -75,7 +75,7 @@ class Route:
     """An ASGI application that a gateway mounts.
 
     :param path: absolute, as ``/metrics``.
-    :param public: reachable without the gateway's token.
+    :param public: reachable without a token. What is not is for those alone who may do everything.
     """
 
     path: str

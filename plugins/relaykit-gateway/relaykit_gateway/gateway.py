@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from relaykit_gateway.channel import Channel
 
 _LOOK_SECONDS = 0.25
-"""How often it is looked whether a client's token is worth something still: half of a second is promised."""
+"""How often it is looked whether clients' tokens are worth something still. A second is promised."""
 
 
 class Gateway:
     """The clients of one relay. Used from the relay's loop alone.
 
-    :param token: what clients must know; None if they need nothing.
+    :param token: the relay's own; None if clients need none.
     :raises RelaykitError: the token cannot be kept, or two plugins want the same type of message.
     """
 
