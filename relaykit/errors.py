@@ -14,6 +14,7 @@
     │   ├── UnknownProject (LookupError)
     │   ├── QuestionClosed (LookupError)
     │   ├── TurnQueueFull
+    │   ├── NotAllowed
     │   ├── ReentrantCall (RuntimeError)
     │   └── ManagerClosed (RuntimeError)
     ├── StoreError
@@ -170,6 +171,19 @@ class TurnQueueFull(SessionError):
         )
         self.session_id = session_id
         self.limit = limit
+
+
+class NotAllowed(SessionError):
+    """A client asked for what its access does not let it do: see `relaykit.relay.access`.
+
+    :param what: what was to be done, for people: ``to prompt``.
+    :param why: what is in the way.
+    """
+
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(f"{what} is not allowed: {why}")
+        self.what = what
+        self.why = why
 
 
 class ReentrantCall(SessionError, RuntimeError):

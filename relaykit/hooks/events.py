@@ -47,6 +47,7 @@ class ClientAttached:
     :param client_id: this connection's id; it changes with every connection.
     :param protocol: ``ws`` or ``acp``.
     :param after: the seq behind which it asked to begin.
+    :param role: ``controller`` or ``observer``: whether it may do anything but watch.
     """
 
     session_id: str
@@ -55,6 +56,7 @@ class ClientAttached:
     owner: str
     after: int
     at: datetime
+    role: str = "controller"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +67,7 @@ class ClientDetached:
     client_id: str
     protocol: str
     at: datetime
+    role: str = "controller"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from relaykit.ids import IdGenerator
     from relaykit.meter import Meter
     from relaykit.relay.relay import Relay
+    from relaykit.relay.restricted import RestrictedRelay
     from relaykit.session.model import Session
     from relaykit.session.store import Store
 
@@ -74,7 +75,7 @@ class Route:
     """An ASGI application that a gateway mounts.
 
     :param path: absolute, as ``/metrics``.
-    :param public: reachable without the gateway's token.
+    :param public: reachable without a token. What is not is for those alone who may do everything.
     """
 
     path: str
@@ -147,8 +148,8 @@ class MessageClient(Protocol):
     """One client of the relay protocol, as a message handler sees it."""
 
     @property
-    def relay(self) -> Relay:
-        """The relay that it is connected to."""
+    def relay(self) -> RestrictedRelay:
+        """The relay that it is connected to, as this client may use it."""
         ...
 
     @property

@@ -6,13 +6,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from relaykit.relay.access import Access, Role
     from relaykit.relay.live_session import LiveSession
     from relaykit.relay.opening import open_relay
     from relaykit.relay.relay import Relay
+    from relaykit.relay.restricted import RestrictedRelay
 
-__all__ = ["LiveSession", "Relay", "open_relay"]
+__all__ = ["Access", "LiveSession", "Relay", "RestrictedRelay", "Role", "open_relay"]
 
-_HOMES = {"LiveSession": "live_session", "Relay": "relay", "open_relay": "opening"}
+_HOMES = {
+    "Access": "access",
+    "LiveSession": "live_session",
+    "Relay": "relay",
+    "RestrictedRelay": "restricted",
+    "Role": "access",
+    "open_relay": "opening",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -18,15 +18,18 @@ from relaykit.conversation.cursor import Cursor
 from relaykit.conversation.journal import Entry
 from relaykit.errors import DuplicateSession, ManagerClosed, SessionNotFound, UnknownAgent, UnknownProject
 from relaykit.hooks.dispatch import Dispatcher
-from relaykit.hooks.events import ClientAttached, ClientDetached, SessionRequest
+from relaykit.hooks.events import SessionRequest
 from relaykit.hooks.plugin_set import PluginSet
 from relaykit.hooks.registration import MessageType, Route
 from relaykit.ids import IdGenerator
 from relaykit.meter import Meter
+from relaykit.relay.access import Access, Role
+from relaykit.relay.attachments import Attachments, FollowedBy
 from relaykit.relay.defaults import default_agent
 from relaykit.relay.live_session import LiveSession
 from relaykit.relay.live_sessions import LiveSessions
 from relaykit.relay.rest import Presence
+from relaykit.relay.restricted import RestrictedRelay
 from relaykit.relay.running import RunningFile
 from relaykit.relay.transcripts import Transcripts
 from relaykit.session.manager import Manager
@@ -84,6 +87,7 @@ class Relay:
         self._transcripts = transcripts
         self._dispatcher = dispatcher
         self._tasks = tasks
+        self._attachments = Attachments(sessions, dispatcher, clock=clock)
 
     # ------------------------------------------------------------ what is configured
 
@@ -224,6 +228,10 @@ class Relay:
         live = self._sessions.get(session_id)
         return live.clients if live else 0
 
+    def observers(self, session_id: str) -> int:
+        """Return how many of the clients that follow the session here only watch."""
+        return self._attachments.observers(session_id)
+
     def needs_login(self, session_id: str) -> bool:
         """Tell whether the session's agent, which runs here, takes no prompts until a person logs it in."""
         live = self._sessions.get(session_id)
@@ -314,49 +322,32 @@ class Relay:
         """
         return self._sessions.require(session_id)
 
-    @asynccontextmanager
-    async def attach(
+    def attach(
         self,
         session_id: str,
         *,
         client_id: str,
         protocol: str,
         owner: str = "local",
+        role: Role = Role.CONTROLLER,
         after: int = 0,
         epoch: str | None = None,
-    ) -> AsyncIterator[Cursor]:
+    ) -> AbstractAsyncContextManager[Cursor]:
         """Follow a session's conversation behind entry `after` for as long as the block lasts.
 
         Nothing is queued for the client: it reads the cursor at its own pace. Leaving ends nothing. An agent that
         sleeps is woken.
 
+        :param role: what hooks hear, and is counted. It holds the client to nothing: `restricted_to` does.
         :raises SessionNotFound: there is no such session.
         :raises CursorAhead: there is no entry `after` yet.
         """
-        live = self._sessions.require(session_id)
-        cursor = live.conversation.attach(after=after, epoch=epoch)
-        live.clients += 1
-        live.rest.want()
-        try:
-            if self._dispatcher.listens_to("relaykit_on_client_attached"):
-                attached = ClientAttached(
-                    session_id=session_id,
-                    client_id=client_id,
-                    protocol=protocol,
-                    owner=owner,
-                    after=after,
-                    at=self.clock.now(),
-                )
-                live.news.tell(partial(self._dispatcher.client_attached, attached))
-            yield cursor
-        finally:
-            live.clients -= 1
-            live.last_used = self.clock.monotonic()
-            if self._dispatcher.listens_to("relaykit_on_client_detached"):
-                detached = ClientDetached(
-                    session_id=session_id, client_id=client_id, protocol=protocol, at=self.clock.now()
-                )
-                live.news.tell(partial(self._dispatcher.client_detached, detached))
+        follower = FollowedBy(client_id, protocol, owner, role)
+        return self._attachments.attach(session_id, follower, after=after, epoch=epoch)
+
+    def restricted_to(self, access: Access) -> RestrictedRelay:
+        """Return this relay as a client may use it."""
+        return RestrictedRelay(self, access)
 
     # ------------------------------------------------------------ its own life
 

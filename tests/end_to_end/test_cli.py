@@ -10,7 +10,7 @@ from support.programs import Place
 
 COMMANDS = {
     *("serve", "doctor", "plugins", "settings"),
-    *("agents", "backup", "chat", "connect", "demo", "run", "sessions", "transcript"),
+    *("agents", "backup", "chat", "connect", "demo", "run", "sessions", "tokens", "transcript"),
 }
 PLUGINS = {"relaykit", "acp", "gateway", "prometheus", "worktree"}
 

@@ -169,15 +169,22 @@ class AcpSocket:
 
 @asynccontextmanager
 async def acp_socket(
-    gateway: Gateway, *, room: float = inf, initialized: bool = True, aware: bool | Json = False, **query: str
+    gateway: Gateway,
+    *,
+    token: str = "",
+    room: float = inf,
+    initialized: bool = True,
+    aware: bool | Json = False,
+    **query: str,
 ) -> AsyncIterator[AcpSocket]:
     """Connect a client, and leave with a disconnect.
 
+    :param token: by default the relay's own.
     :param room: how many messages it may be sent before it hears one.
     """
     from relaykit_gateway.app import build_app
 
-    token = token_path(gateway.relay.settings.state_dir).read_text()
+    token = token or token_path(gateway.relay.settings.state_dir).read_text()
     connected = asgi_websocket(
         build_app(gateway).__call__, "/acp", token=token, query=urlencode(query).encode(), room=room
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, MutableMapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from math import inf
 from typing import Any
@@ -21,10 +21,13 @@ async def asgi_websocket(
     *,
     token: str,
     query: bytes = b"",
+    protocols: Sequence[str] = (),
     room: float = inf,
 ) -> AsyncIterator[tuple[Say, Hear]]:
     """Ask for an upgrade, and leave with a disconnect. What is said and heard are ASGI's events.
 
+    :param token: empty for none.
+    :param protocols: the subprotocols that are offered.
     :param room: how many events the application may send before one is heard.
     """
     to_app, app_receives = anyio.create_memory_object_stream[Event](inf)
@@ -34,9 +37,13 @@ async def asgi_websocket(
         "scheme": "ws",
         "path": path,
         "query_string": query,
-        "headers": [(b"host", b"127.0.0.1:7433"), (b"authorization", f"Bearer {token}".encode())],
+        "headers": [
+            (b"host", b"127.0.0.1:7433"),
+            *([(b"authorization", f"Bearer {token}".encode())] if token else []),
+            *([(b"sec-websocket-protocol", ", ".join(protocols).encode())] if protocols else []),
+        ],
         "server": ("127.0.0.1", 7433),
-        "subprotocols": [],
+        "subprotocols": list(protocols),
     }
 
     async def send(event: Event) -> None:

@@ -66,11 +66,14 @@ class WsSocket:
 
 
 @asynccontextmanager
-async def ws_socket(gateway: Gateway) -> AsyncIterator[WsSocket]:
-    """Connect a client, and leave with a disconnect."""
+async def ws_socket(gateway: Gateway, *, token: str = "") -> AsyncIterator[WsSocket]:
+    """Connect a client, and leave with a disconnect.
+
+    :param token: by default the relay's own.
+    """
     from relaykit_gateway.app import build_app
 
-    token = token_path(gateway.relay.settings.state_dir).read_text()
+    token = token or token_path(gateway.relay.settings.state_dir).read_text()
     async with asgi_websocket(build_app(gateway).__call__, "/ws", token=token) as (say, hear):
         socket = WsSocket(say, hear)
         assert (await socket.event())["type"] == "websocket.accept"

@@ -18,6 +18,7 @@ from relaykit.errors import (
     DuplicateSession,
     JournalError,
     ManagerClosed,
+    NotAllowed,
     Refused,
     RelaykitError,
     SessionNotFound,
@@ -26,11 +27,19 @@ from relaykit.errors import (
     UnknownProject,
 )
 from relaykit.relay import Relay
+from relaykit.relay.restricted import RestrictedRelay
 from relaykit.session import Session, SessionFilter, SessionState
+from relaykit_gateway.credentials import (
+    SUBPROTOCOL,
+    TICKET_PROTOCOL,
+    TICKET_SECONDS,
+    Tickets,
+    TooManyTickets,
+    caller_of,
+)
 from relaykit_gateway.views import view_entry, view_session
 from relaykit_gateway.wire import raw_json
 
-_OWNER = "local"
 _MAX_LIMIT = 500
 _DIGITS = 16
 _PAGE_BYTES = 4 * 1024 * 1024
@@ -46,10 +55,11 @@ _STATUS: Mapping[type[RelaykitError], int] = MappingProxyType(
         UnknownAgent: 409,
         UnknownProject: 409,
         Refused: 403,
+        NotAllowed: 403,
         ManagerClosed: 503,
     }
 )
-"""What becomes of what `Relay.revive` raises."""
+"""What becomes of what the relay raises."""
 
 _REFUSALS = tuple(_STATUS)
 
@@ -57,8 +67,12 @@ _REFUSALS = tuple(_STATUS)
 class Api:
     """Sessions and plugins over HTTP."""
 
-    def __init__(self, relay: Relay) -> None:
+    def __init__(self, relay: Relay, tickets: Tickets) -> None:
         self._relay = relay
+        self._tickets = tickets
+
+    def _relay_for(self, request: Request) -> RestrictedRelay:
+        return self._relay.restricted_to(caller_of(request.scope).access)
 
     async def healthy(self, _request: Request) -> Response:
         """Say that the process lives."""
@@ -72,28 +86,28 @@ class Api:
 
     async def list_sessions(self, request: Request) -> Response:
         """List sessions, in pages of `limit`; `next` is what to give as `after` for the next page."""
-        query = request.query_params
+        query, relay = request.query_params, self._relay_for(request)
         if _flag(query, "ended"):
-            return await self._list_ended(query)
+            return await self._list_ended(query, relay)
         limit = _limit(query)
-        where = SessionFilter(state=_state(query), agent_id=query.get("agentId") or None, owner=_OWNER)
-        found = await self._relay.list(where, after=query.get("after", ""), limit=limit + 1)
+        where = SessionFilter(state=_state(query), agent_id=query.get("agentId") or None)
+        found = await relay.list(where, after=query.get("after", ""), limit=limit + 1)
         page = found[:limit]
-        sessions = [view_session(session, self._relay) for session in page]
+        sessions = [view_session(session, relay) for session in page]
         more = {"next": page[-1].id} if len(found) > limit else {}
         return JSONResponse({"sessions": sessions, **more})
 
-    async def _list_ended(self, query: QueryParams) -> Response:
+    async def _list_ended(self, query: QueryParams, relay: RestrictedRelay) -> Response:
         """List sessions that have ended, the latest first.
 
         What ends between two pages moves none of the others: each page asks for what ended before the first one.
         """
         limit = _limit(query)
         before, skip = _place(query)
-        where = SessionFilter(agent_id=query.get("agentId") or None, owner=_OWNER)
-        found = await self._relay.ended(where, before=before, skip=skip, limit=limit + 1)
+        where = SessionFilter(agent_id=query.get("agentId") or None)
+        found = await relay.ended(where, before=before, skip=skip, limit=limit + 1)
         page = found[:limit]
-        sessions = [view_session(session, self._relay) for session in page]
+        sessions = [view_session(session, relay) for session in page]
         more = {}
         if len(found) > limit:
             newest = page[0].ended_at or page[0].activity.last_active
@@ -103,26 +117,29 @@ class Api:
 
     async def show_session(self, request: Request) -> Response:
         """Show one session, also one that has ended."""
-        return JSONResponse(view_session(await self._find(request), self._relay))
+        relay = self._relay_for(request)
+        return JSONResponse(view_session(await _find(request, relay), relay))
 
     async def resume_session(self, request: Request) -> Response:
         """Start a session that has ended anew."""
+        relay = self._relay_for(request)
         try:
-            session = await self._relay.revive(request.path_params["session_id"], actor="api")
+            session = await relay.revive(request.path_params["session_id"], actor="api")
         except _REFUSALS as error:
-            status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))
+            status = _status(error)
             runs = isinstance(error, DuplicateSession)
             said = "the session has not ended: open it, which wakes it if it sleeps" if runs else str(error)
             raise HTTPException(status, said) from error
-        return JSONResponse(view_session(session, self._relay), status_code=202)
+        return JSONResponse(view_session(session, relay), status_code=202)
 
     async def show_transcript(self, request: Request) -> Response:
         """Show what was said in a session, in pages; `next` is what to give as `after` for the next page."""
         query = request.query_params
         after, limit = _after(query), _limit(query)
-        session = await self._find(request)
+        relay = self._relay_for(request)
+        session = await _find(request, relay)
         try:
-            found = await self._relay.transcript(session.id, after=after, limit=limit + 1)
+            found = await relay.transcript(session.id, after=after, limit=limit + 1)
         except JournalError as error:
             raise HTTPException(503, f"the transcript cannot be read: {error}") from error
         page = _small_enough(found[:limit])
@@ -130,26 +147,45 @@ class Api:
         told = {"sessionId": session.id, "entries": [view_entry(entry) for entry in page], **more}
         return Response(raw_json(told), media_type="application/json")
 
-    async def _find(self, request: Request) -> Session:
-        try:
-            return await self._relay.find(request.path_params["session_id"])
-        except SessionNotFound as error:
-            raise HTTPException(404, str(error)) from error
-
     async def stop_session(self, request: Request) -> Response:
         """Begin to end a session."""
         session_id = request.path_params["session_id"]
         try:
-            await self._relay.stop(
+            await self._relay_for(request).stop(
                 session_id, request.query_params.get("reason") or "stopped over HTTP", actor="api"
             )
-        except (SessionNotFound, TransitionError) as error:  # the latter: its end is being written down
+        except (SessionNotFound, NotAllowed) as error:
+            raise HTTPException(_status(error), str(error)) from error
+        except TransitionError as error:  # its end is being written down
             raise HTTPException(404, str(error)) from error
         return JSONResponse({"id": session_id, "state": SessionState.TERMINATING}, status_code=202)
 
-    async def list_plugins(self, _request: Request) -> Response:
+    async def issue_ticket(self, request: Request) -> Response:
+        """Give a ticket, with which a browser opens one WebSocket."""
+        try:
+            ticket = self._tickets.issue(caller_of(request.scope))
+        except TooManyTickets as error:
+            raise HTTPException(429, str(error)) from error
+        protocols = [SUBPROTOCOL, f"{TICKET_PROTOCOL}{ticket}"]
+        told = {"ticket": ticket, "protocols": protocols, "expiresIn": TICKET_SECONDS}
+        return JSONResponse(told, status_code=201)
+
+    async def list_plugins(self, request: Request) -> Response:
         """List every installed plugin, and what became of it."""
+        if not caller_of(request.scope).access.is_everything:
+            raise HTTPException(403, "the plugins are shown to who may do everything alone")
         return JSONResponse({"plugins": [asdict(record) for record in self._relay.plugins.records]})
+
+
+async def _find(request: Request, relay: RestrictedRelay) -> Session:
+    try:
+        return await relay.find(request.path_params["session_id"])
+    except SessionNotFound as error:
+        raise HTTPException(404, str(error)) from error
+
+
+def _status(error: RelaykitError) -> int:
+    return next(status for kind, status in _STATUS.items() if isinstance(error, kind))
 
 
 def _state(query: QueryParams) -> SessionState | None:

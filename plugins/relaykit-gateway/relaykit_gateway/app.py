@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.datastructures import QueryParams
@@ -18,9 +20,11 @@ from relaykit.hooks.registration import ASGIApp
 from relaykit.relay import Relay
 from relaykit_gateway.acp.connection import AcpConnection
 from relaykit_gateway.api import Api
+from relaykit_gateway.channel import Channel
 from relaykit_gateway.connection import Connection
 from relaykit_gateway.gateway import Gateway
 from relaykit_gateway.guard import Guard
+from relaykit_gateway.limits import refuse
 from relaykit_gateway.page import StatusPage
 from relaykit_gateway.problems import Problem
 from relaykit_gateway.settings import GatewaySettings
@@ -45,7 +49,7 @@ def build_app(gateway: Gateway) -> Starlette:
 
     :raises RelaykitError: a plugin's route clashes with one of ours.
     """
-    api = Api(gateway.relay)
+    api = Api(gateway.relay, gateway.tickets)
     own = [
         Route("/", StatusPage(gateway.relay).show, methods=["GET"]),
         Route("/healthz", api.healthy, methods=["GET"]),
@@ -56,13 +60,14 @@ def build_app(gateway: Gateway) -> Starlette:
         Route("/api/sessions/{session_id}/resume", api.resume_session, methods=["POST"]),
         Route("/api/sessions/{session_id}/transcript", api.show_transcript, methods=["GET"]),
         Route("/api/plugins", api.list_plugins, methods=["GET"]),
-        WebSocketRoute("/ws", _WebSocket(gateway)),
-        WebSocketRoute("/acp", _Acp(gateway)),
+        Route("/api/tickets", api.issue_ticket, methods=["POST"]),
+        WebSocketRoute("/ws", _Socket(gateway, _ws)),
+        WebSocketRoute("/acp", _Socket(gateway, _acp)),
     ]
     guard = Middleware(
         Guard,
         settings=gateway.settings,
-        token=gateway.token,
+        credentials=gateway.credentials,
         public=[route.path for route in gateway.relay.routes if route.public],
     )
     return Starlette(
@@ -72,21 +77,30 @@ def build_app(gateway: Gateway) -> Starlette:
     )
 
 
-class _WebSocket:
-    def __init__(self, gateway: Gateway) -> None:
+def _ws(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> Channel[Any]:
+    return Connection(gateway, scope, receive, send)
+
+
+def _acp(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> Channel[Any]:
+    return AcpConnection(gateway, scope, receive, send, QueryParams(scope["query_string"]))
+
+
+class _Socket:
+    """Serves clients of one protocol, as long as there is room."""
+
+    def __init__(
+        self, gateway: Gateway, make: Callable[[Gateway, Scope, Receive, Send], Channel[Any]]
+    ) -> None:
         self._gateway = gateway
-
-    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        await Connection(self._gateway, receive, send).run()
-
-
-class _Acp:
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
+        self._make = make
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        wishes = QueryParams(scope["query_string"])
-        await AcpConnection(self._gateway, receive, send, wishes).run()
+        if not self._gateway.has_room:
+            why = f"{self._gateway.settings.max_clients} clients are connected, and no more may be"
+            await refuse(scope, receive, send, why=why)
+            return
+        with self._gateway.place():
+            await self._make(self._gateway, scope, receive, send).run()
 
 
 class _Exact:

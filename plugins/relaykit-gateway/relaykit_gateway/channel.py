@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, TypeVarTuple
 
 import anyio
 from anyio.abc import TaskGroup
-from starlette.types import Message, Receive, Send
+from starlette.types import Message, Receive, Scope, Send
 
-from relaykit.relay import Relay
+from relaykit.relay.access import Access
+from relaykit.relay.restricted import RestrictedRelay
+from relaykit_gateway.credentials import SUBPROTOCOL, caller_of
+from relaykit_gateway.limits import FLOOD_SECONDS, MessageRate
 
 if TYPE_CHECKING:
     from relaykit_gateway.following import Following
@@ -21,7 +24,10 @@ logger = logging.getLogger(__name__)
 
 GOING_AWAY = 1001
 PROTOCOL_ERROR = 1002
+POLICY_VIOLATION = 1008
+
 _GOODBYE_SECONDS = 2.0
+_DISMISSAL_SECONDS = 0.5
 
 F = TypeVar("F", bound="Following[Any]")
 Ts = TypeVarTuple("Ts")
@@ -36,28 +42,35 @@ class Channel(ABC, Generic[F]):
 
     A disconnect ends nothing but the following.
 
+    :param caller: whose client it is.
+    :param relay: the relay, as this client may use it.
     :param sending: held while something is sent, so that messages of several sessions do not mix.
     """
 
-    def __init__(self, gateway: Gateway, receive: Receive, send: Send) -> None:
+    def __init__(self, gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
         self.gateway = gateway
+        self.caller = caller_of(scope)
+        self.relay: RestrictedRelay = gateway.relay.restricted_to(self.caller.access)
         self.id = gateway.relay.ids.new_id()
         self.sending = anyio.Lock(fast_acquire=True)
+        self._subprotocol = SUBPROTOCOL if SUBPROTOCOL in scope.get("subprotocols", ()) else None
+        self._rate = MessageRate(gateway.settings.max_messages_per_second, gateway.relay.clock)
         self._receive = receive
         self._send = send
         self._followers: dict[str, F] = {}
         self._tasks: TaskGroup | None = None
         self._closed = False
+        self._dismissed = False
 
     @property
-    def relay(self) -> Relay:
-        """The relay that it is connected to."""
-        return self.gateway.relay
+    def access(self) -> Access:
+        """What it may see and do."""
+        return self.caller.access
 
     @property
     def owner(self) -> str:
         """Whose sessions it may see."""
-        return "local"
+        return self.access.owner
 
     # ------------------------------------------------------------ its life
 
@@ -65,7 +78,13 @@ class Channel(ABC, Generic[F]):
         """Serve the client until it goes, or is sent away. Called once, with the upgrade still to be accepted."""
         await self._receive()  # websocket.connect
         try:
-            await self.send_event({"type": "websocket.accept", "headers": list(self._headers())})
+            await self.send_event(
+                {
+                    "type": "websocket.accept",
+                    "subprotocol": self._subprotocol,
+                    "headers": list(self._headers()),
+                }
+            )
             async with anyio.create_task_group() as tasks:
                 self._tasks = tasks
                 with self.gateway.connected(self):
@@ -81,9 +100,23 @@ class Channel(ABC, Generic[F]):
                 event = await self._receive()
                 if event["type"] == "websocket.disconnect":
                     return
+                if self._dismissed:
+                    await anyio.sleep_forever()  # until it has been told why
                 await self._act_on(event)
+                if (seconds := self._rate.take()) > 0:
+                    await self._slow_down(seconds)
         except ClientGone:
             return
+
+    async def _slow_down(self, seconds: float) -> None:
+        """Read nothing for a while: what the client says meanwhile stays with it, and it hears what there is."""
+        if self._rate.is_flooded:
+            limit = self.gateway.settings.max_messages_per_second
+            logger.warning("client %s sends too much, and is sent away", self.id)
+            why = f"more than {limit} messages a second, for {FLOOD_SECONDS:g} seconds"
+            await self.close(POLICY_VIOLATION, why)
+        else:
+            await anyio.sleep(seconds)
 
     def _headers(self) -> Iterable[tuple[bytes, bytes]]:
         """Return what the answer to the upgrade is to say besides."""
@@ -127,6 +160,18 @@ class Channel(ABC, Generic[F]):
             if not self._closed:
                 await self.send_event({"type": "websocket.close", "code": code, "reason": reason})
                 self._closed = True
+
+    def dismiss(self, why: str) -> None:
+        """Send the client away because it may not be here any more; nothing that it says is acted on from now on."""
+        if not self._dismissed:
+            self._dismissed = True
+            logger.info("client %s is sent away: %s", self.id, why)
+            self.spawn(self._dismiss, why)
+
+    async def _dismiss(self, why: str) -> None:
+        with anyio.move_on_after(_DISMISSAL_SECONDS):  # one that does not read hears nothing anyway
+            await self.close(POLICY_VIOLATION, why)
+        self.hang_up()
 
     def hang_up(self) -> None:
         """End everything here without another word."""

@@ -12,6 +12,7 @@ from relaykit.errors import (
     DuplicateRole,
     InvalidAgentId,
     ManagerClosed,
+    NotAllowed,
     QuestionClosed,
     Refused,
     RelaykitError,
@@ -44,6 +45,7 @@ class Code(StrEnum):
     WAKE_FAILED = "WAKE_FAILED"
     AGENT_FAILED = "AGENT_FAILED"
     FORBIDDEN = "FORBIDDEN"
+    NOT_ALLOWED = "NOT_ALLOWED"
     SHUTTING_DOWN = "SHUTTING_DOWN"
     INTERNAL = "INTERNAL"
 
@@ -65,6 +67,7 @@ CODES: Mapping[type[RelaykitError], Code] = MappingProxyType(
         TurnQueueFull: Code.BUSY,
         AgentError: Code.AGENT_FAILED,
         Refused: Code.FORBIDDEN,
+        NotAllowed: Code.NOT_ALLOWED,
         ManagerClosed: Code.SHUTTING_DOWN,
     }
 )

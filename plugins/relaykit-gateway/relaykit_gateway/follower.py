@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from relaykit.conversation import Batch, Cursor, Entry, Kind
 from relaykit.relay import LiveSession
+from relaykit.relay.access import Role
 from relaykit.relay.notices import ENDED
 from relaykit.session import Cause, Session
 from relaykit_gateway.codes import Code
@@ -48,6 +50,7 @@ class Follower(Following[Renderer]):
         self._session = session
         self._live: LiveSession | None = None
         self._announce = announce
+        self._observes = connection.access.role is Role.OBSERVER
         self._own: set[str] = set()
         self._told_end = False
 
@@ -89,7 +92,10 @@ class Follower(Following[Renderer]):
         for entry in batch.entries:
             if entry.frame.kind in _SAID_BY_CLIENTS and self._is_own(entry):
                 continue
-            messages = renderer.render_now(entry)
+            if self._observes and entry.frame.kind is Kind.REQUEST:
+                messages: Sequence[str] | None = (renderer.unanswerable(entry),)
+            else:
+                messages = renderer.render_now(entry)
             if messages is None:
                 messages = await renderer.render(entry)
             for message in messages:

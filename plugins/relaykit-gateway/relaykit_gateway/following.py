@@ -66,12 +66,11 @@ class Following(ABC, Generic[R]):
         channel = self._channel
         try:
             with self._scope:
-                live = channel.relay.live(self.session_id)
+                live = await channel.relay.live(self.session_id)
                 attachment = channel.relay.attach(
                     self.session_id,
                     client_id=channel.id,
                     protocol=self.protocol,
-                    owner=channel.owner,
                     after=live.conversation.head if after is None else after,
                     epoch=epoch,
                 )

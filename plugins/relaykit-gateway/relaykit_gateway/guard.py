@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import re
 from collections.abc import Collection
 from urllib.parse import urlsplit
@@ -13,11 +12,25 @@ from starlette.requests import HTTPConnection
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from relaykit_gateway.credentials import (
+    NOBODY,
+    OWN,
+    SUBPROTOCOL,
+    Caller,
+    Credentials,
+    called_by,
+    forget_secrets,
+    ticket_in,
+)
 from relaykit_gateway.problems import Problem
 from relaykit_gateway.settings import GatewaySettings, is_loopback
+from relaykit_gateway.token_file import TokenFileError
 
 PROBES = frozenset({"/healthz", "/readyz"})
 """Open to everybody, whatever they call us: a probe knows an address at most."""
+
+_FOR_URLS = frozenset({"/ws", "/acp"})
+"""Where a narrow token may stand in the URL, for clients that cannot send headers."""
 
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -39,15 +52,17 @@ class Guard:
     foreign page one of ours; the Origin, because a browser sends cookies along for foreign pages. Being on
     the same machine earns no trust: web pages are there too.
 
-    :param token: None lets everybody in who passes the other two.
+    Who comes in is known from then on by its `Caller`; how it was known, by a token in the address or a ticket, is
+    taken out of the request, so that nothing behind can tell it to anybody.
+
     :param public: paths that need no token.
     """
 
     def __init__(
-        self, app: ASGIApp, *, settings: GatewaySettings, token: str | None, public: Collection[str]
+        self, app: ASGIApp, *, settings: GatewaySettings, credentials: Credentials, public: Collection[str]
     ) -> None:
         self._app = app
-        self._token = token
+        self._credentials = credentials
         self._public = frozenset(public)
         self._host = settings.host.lower()
         urls = [urlsplit(url.lower()) for url in (settings.public_url, *settings.origins) if url]
@@ -62,22 +77,47 @@ class Guard:
         if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return
-        response = self._answer(HTTPConnection(scope), get_route_path(scope) or "/")
-        if response is None:
-            await self._app(scope, receive, _careful(send) if scope["type"] == "http" else send)
+        path = get_route_path(scope) or "/"
+        try:
+            judged = self._judge(HTTPConnection(scope), path)
+        except TokenFileError:
+            judged = Problem(503, "the relay cannot read its tokens: its log says why")
+        if _is_own(path):  # elsewhere a token in the query may be one of a plugin's
+            forget_secrets(scope)
+        if not isinstance(judged, Response):
+            careful = _careful(send) if scope["type"] == "http" else send
+            await self._app(called_by(scope, judged), receive, careful)
         elif scope["type"] == "http":
-            await response(scope, receive, _careful(send))
+            await judged(scope, receive, _careful(send))
         else:
             await receive()  # websocket.connect
             if "websocket.http.response" in scope.get("extensions", {}):
-                await response(scope, receive, send)
+                await judged(scope, receive, send)
             else:
                 await send({"type": "websocket.close", "code": 1008})
 
-    def _answer(self, request: HTTPConnection, path: str) -> Response | None:
-        """Return the answer to who may not come in, or to who brings the token in a link; else None."""
+    def _judge(self, request: HTTPConnection, path: str) -> Response | Caller:
+        """Return who comes in; or the answer to who may not, or brings the token in a link.
+
+        :raises TokenFileError: it cannot be told.
+        """
         if path in PROBES and request.scope["type"] == "http":
-            return None
+            return NOBODY
+        if (refusal := self._check_names(request)) is not None:
+            return refusal
+        if not self._credentials.wanted:
+            return OWN
+        if self._is_public(path):
+            return NOBODY
+        if path == "/" and "token" in request.query_params and request.scope["type"] == "http":
+            return self._welcome(request)
+        judged = self._check_credentials(request, path)
+        if isinstance(judged, Caller) and not judged.access.is_everything and not _is_own(path):
+            judged = Problem(403, "what plugins show is for who may do everything alone")
+        return judged
+
+    def _check_names(self, request: HTTPConnection) -> Response | None:
+        """Return the answer to who calls us by a foreign name, or from a foreign page."""
         headers = request.headers
         hosts, origins = self._own_names(request.scope)
         if not _all_in(headers, "host", hosts) or "host" not in headers:
@@ -90,35 +130,55 @@ class Guard:
                 403,
                 f"pages of {headers['origin'][:100]!r} may not connect: add it to origins in [plugins.gateway]",
             )
-        if self._token is None or self._is_public(path):
-            return None
-        if path == "/" and "token" in request.query_params and request.scope["type"] == "http":
-            return self._welcome(request)
-        return self._check_token(request)
+        return None
 
     def _is_public(self, path: str) -> bool:
         return any(path == public or path.startswith(f"{public}/") for public in self._public)
 
-    def _check_token(self, request: HTTPConnection) -> Response | None:
+    def _check_credentials(self, request: HTTPConnection, path: str) -> Response | Caller:
         scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and self._is_token(bearer.strip()):
-            return None
-        if not self._is_token(request.cookies.get(_cookie(request.scope), "")):
-            return Problem(
-                401,
-                "the token is missing or wrong: send it as `Authorization: Bearer …`, "
-                "or open the link that `relaykit serve` prints",
-                headers={"www-authenticate": "Bearer"},
+        if scheme.lower() == "bearer" and (caller := self._credentials.of_token(bearer.strip())):
+            return caller
+        if request.scope["type"] == "websocket":
+            if (ticket := ticket_in(request.scope)) is not None:
+                return self._check_ticket(request.scope, ticket)
+            if "token" in request.query_params and path in _FOR_URLS:
+                return self._check_token_in_url(request.query_params["token"])
+        caller = self._credentials.of_token(request.cookies.get(_cookie(request.scope), ""))
+        if caller is None:
+            return _unknown(
+                "the token is missing or wrong, or was revoked, or has expired: send it as "
+                "`Authorization: Bearer …`, or open the link that `relaykit serve` prints"
             )
         # A browser sends the cookie whoever asks; that its page is ours is shown by the Origin alone.
         harmless = request.scope["type"] == "http" and request.scope["method"] in _SAFE_METHODS
         if not harmless and "origin" not in request.headers:
             return Problem(403, "a request with a cookie needs an Origin")
-        return None
+        return caller
+
+    def _check_ticket(self, scope: Scope, ticket: str) -> Response | Caller:
+        if SUBPROTOCOL not in scope["subprotocols"]:  # it is not used up by that
+            return Problem(400, f"offer the subprotocol `{SUBPROTOCOL}` too, which is the one to be chosen")
+        caller = self._credentials.of_ticket(ticket)
+        if caller is None:
+            return _unknown("the ticket is none, was used, or is too old: ask for another at `/api/tickets`")
+        return caller
+
+    def _check_token_in_url(self, token: str) -> Response | Caller:
+        caller = self._credentials.of_token(token)
+        if caller is None:
+            return _unknown("the token in the URL is wrong, or was revoked, or has expired")
+        if not caller.access.is_narrow:
+            return Problem(
+                403,
+                "this token may do too much to stand in a URL, which others write down: send it as "
+                "`Authorization: Bearer …`, or use one of an observer, of some projects or of some sessions",
+            )
+        return caller
 
     def _welcome(self, request: HTTPConnection) -> Response:
         """Take the token out of the address bar, into a cookie that no script can read."""
-        if not self._is_token(request.query_params["token"]):
+        if self._credentials.of_token(request.query_params["token"]) is None:
             return Problem(401, "the token in this link is wrong: open the link that `relaykit serve` prints")
         home = request.scope.get("root_path", "") + "/"
         response = RedirectResponse(home, status_code=303)
@@ -133,11 +193,6 @@ class Guard:
         )
         return response
 
-    def _is_token(self, presented: str) -> bool:
-        return self._token is not None and hmac.compare_digest(
-            presented.encode("utf-8", "surrogatepass"), self._token.encode()
-        )
-
     def _own_names(self, scope: Scope) -> tuple[Collection[str], Collection[str]]:
         """Return the Hosts and the Origins that are ours: as configured, and as the client reached us."""
         host, port = scope.get("server") or ("", None)
@@ -150,6 +205,15 @@ class Guard:
         scheme = "https" if scope.get("scheme") in {"https", "wss"} else "http"
         hosts = {full for name in names for full in _names(f"{name}:{port}", scheme)}
         return self._hosts | hosts, self._origins | {f"{scheme}://{full}" for full in hosts}
+
+
+def _is_own(path: str) -> bool:
+    """Tell whether we answer here ourselves, and know what who may see."""
+    return path == "/" or path in _FOR_URLS or path.startswith("/api/")
+
+
+def _unknown(detail: str) -> Response:
+    return Problem(401, detail, headers={"www-authenticate": "Bearer"})
 
 
 def _all_in(headers: Headers, name: str, allowed: Collection[str]) -> bool:

@@ -49,9 +49,7 @@ class _Options(msgspec.Struct):
 async def _create(connection: Connection, message: Mapping[str, Any]) -> None:
     wanted = fields_of(message, CreateSession)
     relay = connection.relay
-    session = await relay.create(
-        wanted.agent_id, agent=wanted.agent, project=wanted.project, owner=connection.owner
-    )
+    session = await relay.create(wanted.agent_id, agent=wanted.agent, project=wanted.project)
     created = compose(
         "session:created",
         sessionId=session.id,
@@ -104,8 +102,7 @@ async def _attach(connection: Connection, message: Mapping[str, Any]) -> None:
 async def _list(connection: Connection, message: Mapping[str, Any]) -> None:
     wanted = fields_of(message, ListSessions)
     relay = connection.relay
-    where = SessionFilter(owner=connection.owner)
-    found = await relay.list(where, after=wanted.after, limit=_PAGE + 1)
+    found = await relay.list(SessionFilter(), after=wanted.after, limit=_PAGE + 1)
     page: list[Session] = list(found[:_PAGE])
     more = {"next": page[-1].id} if len(found) > _PAGE else {}
     sessions = [view_session(session, relay) for session in page]
@@ -116,8 +113,9 @@ async def _answer(connection: Connection, message: Mapping[str, Any]) -> None:
     given = fields_of(message, AnswerPermission)
     relay = connection.relay
     body = raw_json(_result(given))
+    await relay.check_control(given.session_id, "to answer a question")
     if given.option_id is not None:
-        _check_option(connection, given.session_id, given.request_id, given.option_id)
+        await _check_option(connection, given.session_id, given.request_id, given.option_id)
     follower = connection.follower(given.session_id)
     if follower is not None:
         follower.keep_quiet_about(given.request_id)
@@ -147,9 +145,9 @@ def _result(given: AnswerPermission) -> Mapping[str, Any]:
     return {"outcome": given.outcome}
 
 
-def _check_option(connection: Connection, session_id: str, request_id: str, option_id: str) -> None:
+async def _check_option(connection: Connection, session_id: str, request_id: str, option_id: str) -> None:
     """Refuse an option that was not offered: the agent would get it, and nobody could answer any more."""
-    for question in connection.relay.live(session_id).questions:
+    for question in (await connection.relay.live(session_id)).questions:
         request = question.request
         if request.ref == request_id and request.method == PERMISSION:
             try:

@@ -13,6 +13,7 @@ from starlette.responses import HTMLResponse, Response
 from relaykit.relay import Relay
 from relaykit.relay.rest import Presence
 from relaykit.session import Session, SessionFilter
+from relaykit_gateway.credentials import caller_of
 from relaykit_gateway.wire import timestamp
 
 _STYLE = (
@@ -42,9 +43,10 @@ class StatusPage:
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
 
-    async def show(self, _request: Request) -> Response:
+    async def show(self, request: Request) -> Response:
         """Show the page."""
-        sessions = await self._relay.list(SessionFilter(owner="local"), limit=_LIMIT)
+        relay = self._relay.restricted_to(caller_of(request.scope).access)
+        sessions = await relay.list(SessionFilter(), limit=_LIMIT)
         page = _PAGE.format(
             style=_STYLE,
             version=escape(version("relaykit")),

@@ -38,6 +38,7 @@ def relaykit_register_commands() -> Sequence[Command]:
     from relaykit_gateway.commands.demo import DEMO
     from relaykit_gateway.commands.run import RUN
     from relaykit_gateway.commands.sessions import SESSIONS
+    from relaykit_gateway.commands.tokens import TOKENS
     from relaykit_gateway.commands.transcript import TRANSCRIPT
 
-    return [CHAT, CONNECT, DEMO, RUN, SESSIONS, TRANSCRIPT]
+    return [CHAT, CONNECT, DEMO, RUN, SESSIONS, TOKENS, TRANSCRIPT]

@@ -150,7 +150,11 @@ class Renderer(Rendering):
             return str(LoginRequired(message, agent=spec.name, login=spec.login))
         return message
 
-    def _request(self, entry: Entry) -> str:
+    def unanswerable(self, entry: Entry) -> str:
+        """Return the message that says a question to who may not answer it."""
+        return self._request(entry, answerable=False)
+
+    def _request(self, entry: Entry, **more: bool) -> str:
         frame = entry.frame
         try:
             if frame.method == PERMISSION:
@@ -161,11 +165,12 @@ class Renderer(Rendering):
                     requestId=frame.ref,
                     toolCall=params.tool_call,
                     options=params.options,
+                    **more,
                 )
         except msgspec.MsgspecError:
             pass  # as above
         return self._message(
-            "agent:request", entry, requestId=frame.ref, method=frame.method, params=_raw(frame.body)
+            "agent:request", entry, requestId=frame.ref, method=frame.method, params=_raw(frame.body), **more
         )
 
     # ------------------------------------------------------------ what was said to it, and of it

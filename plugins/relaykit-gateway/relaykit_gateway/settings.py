@@ -27,6 +27,10 @@ class GatewaySettings:
     client_mcp_servers: bool = setting(
         False, help="whether clients of /acp may name MCP servers, of the types http and sse alone"
     )
+    max_clients: int = setting(4096, help="how many clients may be connected at once; 0 for any number")
+    max_messages_per_second: int = setting(
+        10_000, help="how many messages a client may send a second, in the long run; 0 for any number"
+    )
     ping_interval: float = setting(30.0, help="seconds between pings to a client")
     pong_timeout: float = setting(10.0, help="seconds that a client may take to answer a ping")
 
@@ -43,6 +47,9 @@ class GatewaySettings:
         for name, urls in (("public_url", (self.public_url,)), ("origins", self.origins)):
             if wrong := next((url for url in urls if url and not _is_web_address(url)), None):
                 raise ValueError(f"{name}: {wrong!r} is not of the form https://host or https://host:port")
+        for name in ("max_clients", "max_messages_per_second"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be 0, for any number, or more")
         for name in ("max_message_bytes", "ping_interval", "pong_timeout"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be more than 0")

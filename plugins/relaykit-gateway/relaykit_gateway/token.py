@@ -1,4 +1,4 @@
-"""The token that clients must know: made once, and kept."""
+"""The relay's own token: made once, and kept. Whoever knows it may do everything."""
 
 from __future__ import annotations
 

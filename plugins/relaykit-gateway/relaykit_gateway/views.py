@@ -11,21 +11,22 @@ from relaykit.session import Session
 from relaykit_gateway.wire import timestamp
 
 if TYPE_CHECKING:
-    from relaykit.relay import Relay
+    from relaykit.relay.restricted import RestrictedRelay
 
 
-def view_session(session: Session, relay: Relay) -> dict[str, Any]:
+def view_session(session: Session, relay: RestrictedRelay) -> dict[str, Any]:
     """Return a session as JSON shows it, with what the relay that runs it knows of it now."""
     return view_stored(
         session,
         presence=relay.presence(session.id),
         clients=relay.clients(session.id),
+        observers=relay.observers(session.id),
         needs_login=relay.needs_login(session.id),
     )
 
 
 def view_stored(
-    session: Session, *, presence: str, clients: int = 0, needs_login: bool = False
+    session: Session, *, presence: str, clients: int = 0, observers: int = 0, needs_login: bool = False
 ) -> dict[str, Any]:
     """Return a session as JSON shows it, with what is said of it besides."""
     return {
@@ -42,6 +43,8 @@ def view_stored(
         "lastActive": timestamp(session.activity.last_active),
         "messageCount": session.activity.message_count,
         "clients": clients,
+        "controllers": clients - observers,
+        "observers": observers,
         "needsLogin": needs_login,
     }
 

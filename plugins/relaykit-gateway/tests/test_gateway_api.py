@@ -114,6 +114,8 @@ async def test_sessions_are_shown(relay: Relay, http: httpx.AsyncClient, tmp_pat
         "lastActive",
         "messageCount",
         "clients",
+        "controllers",
+        "observers",
         "needsLogin",
     ]
     assert (shown["id"], shown["agentId"], shown["agent"]) == (session.id, "auth", "echo")

@@ -16,6 +16,7 @@ from relaykit.conversation import Kind
 from relaykit.relay import Relay
 from relaykit.relay.rest import Presence
 from relaykit.session import SessionState
+from relaykit_gateway.credentials import OWN, called_by
 from relaykit_gateway.gateway import Gateway
 from relaykit_gateway.page import StatusPage
 from support.acp_sockets import AcpSocket, acp_socket, gateway_of
@@ -387,7 +388,7 @@ async def test_lists_show_who_sleeps(gateway: Gateway, relay: Relay) -> None:
         other.say("session:list")
         [shown] = (await other.skip_to("session:list"))["sessions"]
         assert (shown["state"], shown["presence"]) == ("ACTIVE", "ASLEEP")
-        page = await StatusPage(relay).show(Request({"type": "http"}))
+        page = await StatusPage(relay).show(Request(called_by({"type": "http"}, OWN)))
         assert b"<td>ACTIVE, asleep" in bytes(page.body)
         assert relay.presence(session_id) is Presence.ASLEEP  # looking wakes nobody
 

@@ -20,6 +20,7 @@ from relaykit.relay import Relay
 from relaykit_gateway.codes import Code
 from support.durable import change_command
 from support.gateways import BACKENDS, SECONDS, Client, connected, gateway_settings, open_gateway_relay
+from support.tokens import OBSERVER, add_token
 
 pytestmark = pytest.mark.anyio
 
@@ -308,6 +309,16 @@ async def _a_policy_that_refuses(_relay: Relay, client: Client) -> None:
     await client.say("agent:message", sessionId=session_id, content="the secret")
     message = await expect_error(client, Code.FORBIDDEN)
     assert "probe" in message["error"]["message"]
+
+
+@case(Code.NOT_ALLOWED)
+async def _an_observer_that_prompts(relay: Relay, client: Client) -> None:
+    session_id = await client.create()
+    token = add_token(relay.settings.state_dir, "guest", OBSERVER)
+    async with connected(relay, additional_headers={"Authorization": f"Bearer {token}"}) as observer:
+        await observer.say("agent:message", sessionId=session_id, content="hello")
+        message = await expect_error(observer, Code.NOT_ALLOWED)
+        assert message["sessionId"] == session_id
 
 
 @case(Code.SHUTTING_DOWN)

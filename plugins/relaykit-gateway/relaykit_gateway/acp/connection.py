@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 from starlette.types import Message as Event
-from starlette.types import Receive, Send
+from starlette.types import Receive, Scope, Send
 
 from relaykit.errors import QuestionClosed, RelaykitError, SessionNotFound
 from relaykit_gateway.acp.envelope import (
@@ -27,7 +27,7 @@ from relaykit_gateway.acp.pending import Opening, Pending
 from relaykit_gateway.acp.profile import describe
 from relaykit_gateway.acp.splice import object_of
 from relaykit_gateway.acp.wanted import awareness
-from relaykit_gateway.channel import PROTOCOL_ERROR, Channel, ClientGone
+from relaykit_gateway.channel import POLICY_VIOLATION, PROTOCOL_ERROR, Channel, ClientGone
 from relaykit_gateway.codes import Code
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ logger = logging.getLogger(__name__)
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 """Room for the photos that phones take."""
 
-_POLICY_VIOLATION = 1008
 _TOO_BIG = 1009
 
 
@@ -48,8 +47,10 @@ class AcpConnection(Channel[AcpFollower]):
     :param wishes: the query: ``agent``, ``project`` and ``role`` for what the client does not say itself.
     """
 
-    def __init__(self, gateway: Gateway, receive: Receive, send: Send, wishes: Mapping[str, str]) -> None:
-        super().__init__(gateway, receive, send)
+    def __init__(
+        self, gateway: Gateway, scope: Scope, receive: Receive, send: Send, wishes: Mapping[str, str]
+    ) -> None:
+        super().__init__(gateway, scope, receive, send)
         self.wishes = wishes
         self.aware = False
         """The client knows relaykit, and gets the ``_relaykit/…`` notifications."""
@@ -75,7 +76,7 @@ class AcpConnection(Channel[AcpFollower]):
         except Malformed as malformed:
             await self.send_text(compose_error(malformed.raw_id, bytes(malformed.error)))
         except IdTooLong:
-            await self.close(_POLICY_VIOLATION, "the id of a request is too long")
+            await self.close(POLICY_VIOLATION, "the id of a request is too long")
         else:
             await self._act_on_message(message)
 
@@ -114,7 +115,8 @@ class AcpConnection(Channel[AcpFollower]):
         except Exception as error:  # noqa: BLE001 -- it is told or logged, whatever it is
             answer = compose_error(raw_id, bytes(self._told_of(error)))
         else:
-            answer = compose_result(raw_id, object_of(describe(profile, connection_id=self.id)))
+            described = describe(profile, connection_id=self.id, role=self.access.role)
+            answer = compose_result(raw_id, object_of(described))
             known = awareness(params)
             self.aware = known is not None
             self.hears_own_turns = known is None or known.own_turns
@@ -196,7 +198,7 @@ class AcpConnection(Channel[AcpFollower]):
         :raises SessionNotFound: there is no such session.
         :raises CursorAhead: there is no entry `after` yet.
         """
-        live = self.relay.live(session_id)
+        live = await self.relay.live(session_id)
         session = await self.relay.require(session_id)
         before = self._followers.get(session_id)
         pending = before.pending if before is not None else Pending()

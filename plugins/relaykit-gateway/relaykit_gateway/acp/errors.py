@@ -12,6 +12,7 @@ from relaykit.errors import (
     DuplicateRole,
     InvalidAgentId,
     LoginRequired,
+    NotAllowed,
     RelaykitError,
     SessionNotFound,
     SpawnError,
@@ -27,11 +28,13 @@ INVALID_PARAMS = -32602
 INTERNAL_ERROR = -32603
 LOGIN_REQUIRED = -32000
 NOT_FOUND = -32002
+NOT_ALLOWED = -32003  # one of the numbers that JSON-RPC leaves to servers, and ACP has no use for
 CANCELLED = -32800
 
 _NUMBERS: Mapping[type[RelaykitError], int] = MappingProxyType(
     {
         SessionNotFound: NOT_FOUND,
+        NotAllowed: NOT_ALLOWED,
         LoginRequired: LOGIN_REQUIRED,
         UnknownAgent: INVALID_PARAMS,
         UnknownProject: INVALID_PARAMS,

@@ -9,6 +9,7 @@ import msgspec
 
 from relaykit.conversation import Batch, Cursor, Entry, Kind
 from relaykit.relay import LiveSession
+from relaykit.relay.access import Role
 from relaykit.relay.notices import AWAKE, ENDED, TERMINATING, WAKE_FAILED
 from relaykit.session import Cause, Session
 from relaykit_gateway.acp.envelope import compose_error, compose_notification, compose_result, quote
@@ -51,6 +52,7 @@ class AcpFollower(Following[AcpRenderer]):
         self._connection = connection
         self._session = session
         self._live = live
+        self._observes = connection.access.role is Role.OBSERVER
         self._past_ends: int | None = None  # None once the session is open to the client
         self._asked_before: dict[str, Entry] = {}  # questions of the past, by ref
         self._told_end = False
@@ -152,7 +154,7 @@ class AcpFollower(Following[AcpRenderer]):
         ref = entry.frame.ref
         if entry.frame.kind is Kind.REQUEST:
             if self.is_open:
-                await self._say(*renderer.messages(entry))
+                await self._put(entry, renderer)
             else:
                 self._asked_before[ref] = entry
             return self.is_open
@@ -160,9 +162,16 @@ class AcpFollower(Following[AcpRenderer]):
         self.pending.answered.discard(ref)
         if self._asked_before.pop(ref, None):
             return False
-        if not answered_here:
+        if not answered_here and not self._observes:
             await self._say(renderer.cancellation(entry))
         return True
+
+    async def _put(self, entry: Entry, renderer: AcpRenderer) -> None:
+        """Put a question. Who only watches is not asked: it hears of it if it knows how to."""
+        if not self._observes:
+            await self._say(*renderer.messages(entry))
+        elif self._connection.aware:
+            await self._say(renderer.question(entry))
 
     async def _answer(self, entry: Entry, renderer: AcpRenderer) -> bool:
         """Answer who waits for this end, or for this result; False if nobody does."""
@@ -220,7 +229,7 @@ class AcpFollower(Following[AcpRenderer]):
             if entry is None and 0 < question.seq <= self.sent:
                 entry = Entry(question.seq, self._session.created_at, question.request)
             if entry is not None:
-                await self._say(*renderer.messages(entry))
+                await self._put(entry, renderer)
 
     def _not_opened(self, ending: _Ending) -> RpcError:
         if self._live.spawn_error is not None:

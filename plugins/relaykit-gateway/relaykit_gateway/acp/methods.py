@@ -67,8 +67,7 @@ async def _new(connection: AcpConnection, raw_id: bytes, message: Message) -> No
     session = await relay.create(
         said.role or wishes.get("role") or f"acp-{relay.ids.new_id()[:12]}",
         agent=said.agent or wishes.get("agent", ""),
-        project=said.project or wishes.get("project") or project_at(wanted.cwd, relay.settings),
-        owner=connection.owner,
+        project=said.project or wishes.get("project") or project_at(wanted.cwd, relay.projects),
         mcp_servers=wanted.mcp_servers or (),
     )
     await connection.follow(session.id, Opening(raw_id, creates=True), after=0)
@@ -96,7 +95,7 @@ async def _open(connection: AcpConnection, raw_id: bytes, message: Message, *, a
 
 async def _list(connection: AcpConnection, _raw_id: bytes, message: Message) -> bytes:
     wanted = params_of(message, ListSessions)
-    where = SessionFilter(owner=connection.owner, project=_listed_project(connection, wanted.cwd or ""))
+    where = SessionFilter(project=_listed_project(connection, wanted.cwd or ""))
     found = await connection.relay.list(where, after=wanted.cursor or "", limit=_PAGE + 1)
     page = found[:_PAGE]
     more = {"nextCursor": page[-1].id} if len(found) > _PAGE else {}
@@ -110,7 +109,7 @@ def _listed_project(connection: AcpConnection, cwd: str) -> str | None:
     if not named and not cwd:
         return None
     try:
-        return relay.project(named or project_at(cwd, relay.settings))
+        return relay.project(named or project_at(cwd, relay.projects))
     except UnknownProject:
         if named:
             raise
@@ -154,6 +153,7 @@ async def _prompt(connection: AcpConnection, raw_id: bytes, message: Message) ->
     if turn and _TURN.fullmatch(turn) is None:
         raise RpcError(INVALID_PARAMS, "session/prompt: a turn's id is 1 to 64 of A-Z, a-z, 0-9, '_' and '-'")
     turn = turn or connection.relay.ids.new_id()
+    await connection.relay.check_control(wanted.session_id, "to prompt")
     follower = await connection.followed(wanted.session_id)
     pending = follower.pending
     pending.await_turn(turn, raw_id)  # before it begins: it may end while we are still told that it did
@@ -172,12 +172,11 @@ async def _prompt(connection: AcpConnection, raw_id: bytes, message: Message) ->
 
 async def _cancel(connection: AcpConnection, _raw_id: bytes, message: Message) -> bytes:
     session_id = params_of(message, OfSession).session_id
-    live = connection.relay.live(session_id)
     follower = connection.follower(session_id)
     if follower is not None:  # what waits is taken back first: it would begin when the running turn ends
         for turn in list(follower.pending.turns):
-            _tell_withdrawn(connection, session_id, live.withdraw(turn))
-    await live.cancel()
+            _tell_withdrawn(connection, session_id, await connection.relay.withdraw(session_id, turn))
+    await connection.relay.cancel(session_id)
     return b"{}"
 
 
@@ -186,11 +185,10 @@ async def _cancel_request(connection: AcpConnection, message: Message) -> None:
     for follower in connection.followers:
         pending, session_id = follower.pending, follower.session_id
         if turn := pending.turn_of(key):
-            live = connection.relay.live(session_id)
-            if (end := live.withdraw(turn)) is not None:
+            if (end := await connection.relay.withdraw(session_id, turn)) is not None:
                 _tell_withdrawn(connection, session_id, end)
-            elif live.turn == turn:
-                await live.cancel()
+            elif (await connection.relay.live(session_id)).turn == turn:
+                await connection.relay.cancel(session_id)
         elif ref := pending.call_of(key):
             await connection.relay.cancel_call(session_id, ref)
         elif (
@@ -222,6 +220,7 @@ async def _call(connection: AcpConnection, raw_id: bytes, message: Message) -> N
             f"method not found: {message.method[:200]}; with a `sessionId`, it would go to that session's agent",
         )
     session_id = params_of(message, OfSession).session_id
+    await connection.relay.check_control(session_id, f"{message.method[:100]!r}")
     follower = await connection.followed(session_id)
     ref = connection.relay.ids.new_id()
     follower.pending.calls[ref] = raw_id

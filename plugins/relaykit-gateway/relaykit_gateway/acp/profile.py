@@ -12,14 +12,14 @@ _SESSIONS: Json = {"list": {}, "resume": {}, "close": {}}
 """What the relay does with sessions, whatever the agent can."""
 
 
-def describe(profile: Json, *, connection_id: str) -> Json:
+def describe(profile: Json, *, connection_id: str, role: str) -> Json:
     """Return the result of ``initialize``: everything of the agent's that the relay does not do in its place."""
     capabilities = {
         **_object(profile.get("agentCapabilities")),
         "loadSession": True,
         "sessionCapabilities": _SESSIONS,
     }
-    ours = {"version": _version(), "connectionId": connection_id}
+    ours = {"version": _version(), "connectionId": connection_id, "role": role}
     meta = {**_object(profile.get("_meta")), "relaykit": ours}
     return {**profile, "agentCapabilities": capabilities, "_meta": meta}
 

@@ -99,6 +99,14 @@ class AcpRenderer(Rendering):
             for block in blocks
         ]
 
+    def question(self, entry: Entry) -> str:
+        """Return what an aware client is told of a question that it may not answer."""
+        frame = entry.frame
+        body = b'{"requestId":%b,"method":%b,"params":%b,"answerable":false}'
+        return self._extra(
+            "question", entry, body % (quote(frame.ref), quote(frame.method), frame.body or b"null")
+        )
+
     def cancellation(self, entry: Entry) -> str:
         """Return what takes back the question that a DECISION has answered."""
         body = b'{"requestId":%b}' % quote(entry.frame.ref)

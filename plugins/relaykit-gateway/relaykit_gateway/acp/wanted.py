@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from relaykit.settings import Settings
+from relaykit.settings import ProjectSettings
 from relaykit_gateway.acp.envelope import Message
 from relaykit_gateway.acp.errors import INVALID_PARAMS, RpcError
 
@@ -132,7 +132,7 @@ def check_mcp_servers(servers: Sequence[Mapping[str, Any]] | None, *, allowed: b
             )
 
 
-def project_at(cwd: str, settings: Settings) -> str:
+def project_at(cwd: str, projects: Mapping[str, ProjectSettings]) -> str:
     """Return the project that a client's directory suggests; empty if it suggests none.
 
     It is a path on the client's machine: it is compared with what is configured, and nothing else. The deepest
@@ -143,9 +143,9 @@ def project_at(cwd: str, settings: Settings) -> str:
     here = PurePath(cwd)
     holding = [
         (len(project.path.parts), name)
-        for name, project in settings.projects.items()
+        for name, project in projects.items()
         if here == project.path or project.path in here.parents
     ]
     if holding:
         return max(holding)[1]
-    return here.name if here.name in settings.projects else ""
+    return here.name if here.name in projects else ""

@@ -1,0 +1,80 @@
+"""Attachments: who follows which session, while it does."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import NamedTuple
+
+from relaykit.clock import Clock
+from relaykit.conversation.cursor import Cursor
+from relaykit.hooks.dispatch import Dispatcher
+from relaykit.hooks.events import ClientAttached, ClientDetached
+from relaykit.relay.access import Role
+from relaykit.relay.live_sessions import LiveSessions
+
+
+class FollowedBy(NamedTuple):
+    """A client that follows a session."""
+
+    client_id: str
+    protocol: str
+    owner: str
+    role: Role
+
+
+class Attachments:
+    """Lets clients follow sessions, counts them, and tells plugins."""
+
+    def __init__(self, sessions: LiveSessions, dispatcher: Dispatcher, *, clock: Clock) -> None:
+        self._sessions = sessions
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._observers: Counter[str] = Counter()
+
+    def observers(self, session_id: str) -> int:
+        """Return how many of a session's clients only watch."""
+        return self._observers[session_id]  # a Counter does not keep what it is asked for
+
+    @asynccontextmanager
+    async def attach(
+        self, session_id: str, client: FollowedBy, *, after: int, epoch: str | None
+    ) -> AsyncIterator[Cursor]:
+        """Follow a session for as long as the block lasts; see `Relay.attach`."""
+        live = self._sessions.require(session_id)
+        cursor = live.conversation.attach(after=after, epoch=epoch)
+        live.clients += 1
+        if client.role is Role.OBSERVER:
+            self._observers[session_id] += 1
+        live.rest.want()
+        try:
+            if self._dispatcher.listens_to("relaykit_on_client_attached"):
+                attached = ClientAttached(
+                    session_id=session_id,
+                    client_id=client.client_id,
+                    protocol=client.protocol,
+                    owner=client.owner,
+                    role=client.role,
+                    after=after,
+                    at=self._clock.now(),
+                )
+                live.news.tell(partial(self._dispatcher.client_attached, attached))
+            yield cursor
+        finally:
+            live.clients -= 1
+            live.last_used = self._clock.monotonic()
+            if client.role is Role.OBSERVER:
+                self._observers[session_id] -= 1
+                if not self._observers[session_id]:
+                    del self._observers[session_id]
+            if self._dispatcher.listens_to("relaykit_on_client_detached"):
+                detached = ClientDetached(
+                    session_id=session_id,
+                    client_id=client.client_id,
+                    protocol=client.protocol,
+                    role=client.role,
+                    at=self._clock.now(),
+                )
+                live.news.tell(partial(self._dispatcher.client_detached, detached))
