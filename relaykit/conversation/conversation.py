@@ -121,6 +121,10 @@ class Conversation:
             raise CursorAhead(self.session_id, after=after, head=self._tail.head)
         return Cursor(self.session_id, self.epoch, self._tail, self._journal, after=after)
 
+    def nudge(self) -> None:
+        """Have every cursor that has read everything return an empty batch."""
+        self._tail.nudge()
+
     async def read(self, *, after: int, limit: int) -> Sequence[Entry]:
         """Return up to `limit` delivered entries with seq > `after`, from memory or from the journal."""
         return await read_delivered(self.session_id, self._tail, self._journal, after=after, limit=limit)

@@ -23,6 +23,7 @@ class Tail:
         self.first = first
         self.head = head
         self.closed = False
+        self.nudges = 0
         self._max_bytes = max_bytes
         self._entries: list[Entry] = []
         self._dropped = 0  # entries at the front of the list that are already forgotten
@@ -42,6 +43,11 @@ class Tail:
             self._dropped = 0
         self._wake()
 
+    def nudge(self) -> None:
+        """Wake who waits, although nothing was added."""
+        self.nudges += 1
+        self._wake()
+
     def close(self) -> None:
         """Say that nothing will be added."""
         self.closed = True
@@ -55,7 +61,7 @@ class Tail:
         return self._entries[start : start + limit]
 
     async def changed(self) -> None:
-        """Wait until something is added, or the tail is closed."""
+        """Wait until something is added, or somebody nudges, or the tail is closed."""
         if self._changed is None:
             self._changed = anyio.Event()
         await self._changed.wait()
