@@ -11,6 +11,8 @@ from relaykit.relay.notices import ENDED
 from relaykit.session import Cause, Session
 from relaykit_gateway.codes import Code
 from relaykit_gateway.following import Following
+from relaykit_gateway.judged import is_judged
+from relaykit_gateway.queue import view_queue
 from relaykit_gateway.render import Renderer
 from relaykit_gateway.rendering import PerSession
 from relaykit_gateway.wire import compose, compose_error, timestamp
@@ -89,6 +91,8 @@ class Follower(Following[Renderer]):
         for entry in batch.entries:
             if entry.frame.kind in _SAID_BY_CLIENTS and self._is_own(entry):
                 continue
+            if entry.frame.kind is Kind.REQUEST and is_judged(entry, batch.entries):
+                continue
             messages = renderer.render_now(entry)
             if messages is None:
                 messages = await renderer.render(entry)
@@ -101,6 +105,10 @@ class Follower(Following[Renderer]):
         if batch.caught_up and self._announce:
             caught_up = compose("session:caught_up", sessionId=self.session_id, seq=cursor.position)
             await send({"type": "websocket.send", "text": caught_up})
+
+    async def _send_queue(self, live: LiveSession) -> None:
+        queue = compose("agent:queue", sessionId=self.session_id, **view_queue(live, self._channel.id))
+        await self._channel.send_event({"type": "websocket.send", "text": queue})
 
     def _is_own(self, entry: Entry) -> bool:
         ref = entry.frame.ref
