@@ -109,7 +109,7 @@ class Expiry:
             self._sleepers.add(live)  # it will be idle in its time
             return
         reason = (
-            f"its last client left {self._settings.grace_period:g} s ago, and its agent could not go on later"
+            f"it had no client for {self._settings.grace_period:g} s, and its agent could not go on later"
         )
         await self._end(live, reason, Cause.GRACE, still=lambda: self._is_abandoned(live))
 
