@@ -49,6 +49,7 @@ class Follower(Following[Renderer]):
         super().__init__(connection, session.id)
         self._session = session
         self._live: LiveSession | None = None
+        self._began_behind = 0
         self._announce = announce
         self._own: set[str] = set()
         self._told_end = False
@@ -65,7 +66,7 @@ class Follower(Following[Renderer]):
         return self._channel.gateway.renderers
 
     async def _begin(self, live: LiveSession, cursor: Cursor) -> None:
-        self._live = live
+        self._live, self._began_behind = live, cursor.position
         if not self._announce:
             return
         session = self._session
@@ -102,9 +103,19 @@ class Follower(Following[Renderer]):
             last_frame = batch.entries[-1].frame
             ended = last_frame.kind is Kind.NOTICE and last_frame.method == ENDED
             self._told_end = ended and batch.entries[-1].seq > renderer.inherited
+        if batch.caught_up:
+            await self._ask_again(renderer)
         if batch.caught_up and self._announce:
             caught_up = compose("session:caught_up", sessionId=self.session_id, seq=cursor.position)
             await send({"type": "websocket.send", "text": caught_up})
+
+    async def _ask_again(self, renderer: Renderer) -> None:
+        """Put the questions of the time before that are still open: this may be another who comes back."""
+        for question in self._live.questions if self._live is not None else ():
+            if 0 < question.seq <= self._began_behind:
+                entry = Entry(question.seq, self._session.created_at, question.request)
+                for message in await renderer.render(entry):
+                    await self._channel.send_event({"type": "websocket.send", "text": message})
 
     async def _send_queue(self, live: LiveSession) -> None:
         queue = compose("agent:queue", sessionId=self.session_id, **view_queue(live, self._channel.id))
