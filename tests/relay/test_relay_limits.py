@@ -15,7 +15,7 @@ from relaykit.hooks.events import QuestionAnswered
 from relaykit.relay import Relay
 from relaykit.session import Cause, Session
 from relaykit.testing import FakeClock
-from support.relays import PATIENCE, active_session, ended, following, running_relay
+from support.relays import PATIENCE, active_session, ended, following, relay_by, running_relay
 from support.sleepers import FORGETFUL, REMEMBERING, House, look, until
 
 pytestmark = pytest.mark.anyio
@@ -42,7 +42,7 @@ async def test_after_hours_a_question_is_answered_with_no(tmp_path: Path, text: 
             answered.append(question)
 
     clock = FakeClock()
-    limited = running_relay(tmp_path, plugins={"ears": Ears()}, clock=clock, RELAY__PERMISSION_TIMEOUT="7200")
+    limited = relay_by(clock, tmp_path, plugins={"ears": Ears()}, RELAY__PERMISSION_TIMEOUT="7200")
     async with limited as relay, active_session(relay) as client:
         await client.say(text, "t1")
         asked = await client.until_asked()
@@ -63,7 +63,7 @@ async def test_after_hours_a_question_is_answered_with_no(tmp_path: Path, text: 
 
 async def test_each_question_has_its_own_time(tmp_path: Path) -> None:
     clock = FakeClock()
-    limited = running_relay(tmp_path, clock=clock, RELAY__PERMISSION_TIMEOUT="3600")
+    limited = relay_by(clock, tmp_path, RELAY__PERMISSION_TIMEOUT="3600")
     async with limited as relay, active_session(relay) as client:
         ask = {"jsonrpc": "2.0", "method": "session/request_permission", "params": {"options": []}}
         await client.say(f"/raw {json.dumps({**ask, 'id': 'a'})}", "t1")
@@ -81,7 +81,7 @@ async def test_each_question_has_its_own_time(tmp_path: Path) -> None:
 
 async def test_without_a_timeout_a_question_waits_for_days(tmp_path: Path) -> None:
     clock = FakeClock()
-    async with running_relay(tmp_path, clock=clock) as relay:
+    async with relay_by(clock, tmp_path) as relay:
         async with active_session(relay) as client:
             await client.say("/ask", "t1")
             asked = await client.until_asked()
@@ -94,7 +94,7 @@ async def test_without_a_timeout_a_question_waits_for_days(tmp_path: Path) -> No
 
 async def test_of_an_answer_and_the_end_of_the_time_one_wins(tmp_path: Path) -> None:
     clock = FakeClock()
-    limited = running_relay(tmp_path, clock=clock, RELAY__PERMISSION_TIMEOUT="60")
+    limited = relay_by(clock, tmp_path, RELAY__PERMISSION_TIMEOUT="60")
     async with limited as relay, active_session(relay) as client:
         for number in range(1, 11):
             await client.say("/ask", f"t{number}")

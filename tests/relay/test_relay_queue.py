@@ -25,9 +25,9 @@ def waiting(live: LiveSession) -> list[str]:
 
 
 @asynccontextmanager
-async def busy_session(directory: Path, **settings: str) -> AsyncIterator[Client]:
+async def busy_session(directory: Path, when_busy: str = "queue") -> AsyncIterator[Client]:
     """Run a session whose turn ``t1`` waits for an answer."""
-    async with running_relay(directory, **settings) as relay, active_session(relay) as client:
+    async with running_relay(directory, RELAY__WHEN_BUSY=when_busy) as relay, active_session(relay) as client:
         await client.say("/ask", "t1")
         await client.until_asked()
         yield client
@@ -72,7 +72,7 @@ async def test_a_prompt_that_is_taken_back_waits_no_more(tmp_path: Path) -> None
 
 
 async def test_while_a_turn_runs_a_prompt_may_be_refused(tmp_path: Path) -> None:
-    async with busy_session(tmp_path, RELAY__WHEN_BUSY="refuse") as client:
+    async with busy_session(tmp_path, "refuse") as client:
         with pytest.raises(TurnQueueFull, match="before it takes a prompt") as caught:
             await client.say("two", "t2")
         assert caught.value.limit == 0
@@ -106,12 +106,13 @@ async def test_of_twenty_prompts_at_once_one_is_not_refused(tmp_path: Path) -> N
         await relay.cancel(client.session_id)
 
 
-@pytest.mark.parametrize("settings", [{"RELAY__WHEN_BUSY": "refuse"}, {"RELAY__MAX_QUEUED_PROMPTS": "0"}])
+@pytest.mark.parametrize(("when_busy", "most"), [("refuse", "16"), ("queue", "0")])
 async def test_who_refuses_prompts_wakes_an_agent_for_one_all_the_same(
-    tmp_path: Path, settings: dict[str, str]
+    tmp_path: Path, when_busy: str, most: str
 ) -> None:
     house = House(tmp_path)
-    async with house.relay(**settings) as relay, active_session(relay, agent=REMEMBERING) as client:
+    refusing = house.relay(RELAY__WHEN_BUSY=when_busy, RELAY__MAX_QUEUED_PROMPTS=most)
+    async with refusing as relay, active_session(relay, agent=REMEMBERING) as client:
         await relay.live(client.session_id).fall_asleep("it is late")
         house.install("--delay", "0.5")
         await client.say("one", "t1")

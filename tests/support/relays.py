@@ -67,11 +67,20 @@ async def running_relay(
     plugins: Mapping[str, object] | None = None,
     workspace: str = "in_place",
     toml: str = "",
-    clock: Clock | None = None,
     **environ: str,
 ) -> AsyncIterator[Relay]:
     """Run a relay with the installed plugins and these."""
     settings = relay_settings(directory, workspace=workspace, toml=toml, **environ)
+    async with open_relay(settings, plugins=load_plugins(settings, extra=plugins)) as relay:
+        yield relay
+
+
+@asynccontextmanager
+async def relay_by(
+    clock: Clock, directory: Path, *, plugins: Mapping[str, object] | None = None, **environ: str
+) -> AsyncIterator[Relay]:
+    """Run a relay by another clock than the system's."""
+    settings = relay_settings(directory, **environ)
     async with open_relay(settings, plugins=load_plugins(settings, extra=plugins), clock=clock) as relay:
         yield relay
 
