@@ -97,10 +97,10 @@ class Asking:
         if self._judged.pop(request.ref, None) is None:
             return  # it was closed meanwhile
         if is_over():  # the agent asked before it heard of the cancel
-            await self._record(self._cancelled(question, judged=True))
+            await self._close(self._cancelled(question, judged=True))
             return
         if verdict is not None:
-            await self._record(Closed(question, verdict.decision, verdict.decider, judged=True))
+            await self._close(Closed(question, verdict.decision, verdict.decider, judged=True))
             return
         question = self._questions.ask(request, at=question.asked)
         [entry] = await self._conversation.publish([request])
@@ -131,7 +131,7 @@ class Asking:
         if question is not None:
             await self._close(self._cancelled(question, by=AGENT))
         elif (judged := self._judged.pop(ref, None)) is not None:
-            await self._record(self._cancelled(judged, by=AGENT, judged=True))
+            await self._close(self._cancelled(judged, by=AGENT, judged=True))
 
     def has_waited(self, seconds: float) -> bool:
         """Tell whether a question has waited for so long."""
@@ -190,17 +190,18 @@ class Asking:
         return Closed(question, decision, Decider(by, CANCELLED), judged)
 
     async def _close(self, closed: Closed) -> None:
-        """Answer a question that was taken out; if that cannot be recorded it is open again."""
+        """Answer a question that was taken out; if that cannot be recorded it is open again.
+
+        One that was still judged is not: its session ends, as with anything that an agent says in vain.
+        """
+        self.deciders.remember(closed.decision.ref, closed.decider.by)
         try:
-            await self._record(closed)
+            await self._conversation.publish(closed.frames)
         except BaseException:
             self.deciders.forget(closed.decision.ref)
-            self._questions.put_back(closed.question)
+            if not closed.judged:
+                self._questions.put_back(closed.question)
             raise
-
-    async def _record(self, closed: Closed) -> None:
-        self.deciders.remember(closed.decision.ref, closed.decider.by)
-        await self._conversation.publish(closed.frames)
         self._send(closed.decision)
         await self.tell([closed])
 

@@ -46,9 +46,9 @@ _STRAGGLERS = 1.0
 class LiveSession:
     """Relays between one agent and any number of clients.
 
-    One turn runs at a time; prompts that come meanwhile wait in order. What the agent does not take at once
-    goes out of a task of its own, so that an agent that does not read holds up no client. While the agent
-    sleeps, prompts wait for it, and have it started.
+    One turn runs at a time; prompts that come meanwhile wait in order, or are refused. What the agent does not
+    take at once goes out of a task of its own, so that an agent that does not read holds up no client. While the
+    agent sleeps, prompts wait for it, and have it started.
 
     :param launcher: of the session's agent.
     :param news: tells the plugins of turns and questions, outside the relaying.
