@@ -5,11 +5,13 @@
     RelaykitError
     ├── SessionError
     │   ├── SessionNotFound (LookupError)
+    │   ├── SessionElsewhere
     │   ├── DuplicateSession
     │   ├── DuplicateRole
     │   ├── InvalidAgentId (ValueError)
     │   ├── TransitionError
     │   ├── SessionNotActive
+    │   ├── SessionLimit
     │   ├── UnknownAgent (LookupError)
     │   ├── UnknownProject (LookupError)
     │   ├── QuestionClosed (LookupError)
@@ -72,6 +74,15 @@ class SessionNotFound(SessionError, LookupError):
         self.session_id = session_id
 
 
+class SessionElsewhere(SessionError):
+    """The session lives on another node, which is the one to ask."""
+
+    def __init__(self, session_id: str, node: str) -> None:
+        super().__init__(f"session {session_id!r} lives on the node {node!r}: ask there")
+        self.session_id = session_id
+        self.node = node
+
+
 class DuplicateSession(SessionError):
     """The store already holds a session with this id."""
 
@@ -125,6 +136,21 @@ class SessionNotActive(SessionError):
         self.state = state
 
 
+class SessionLimit(SessionError):
+    """There are as many sessions as settings allow.
+
+    :param owner: whose sessions are limited; empty if it is those of all.
+    """
+
+    def __init__(self, limit: int, *, owner: str = "") -> None:
+        whose, key = (f"{owner!r} has", "max_sessions_per_owner") if owner else ("there are", "max_sessions")
+        super().__init__(
+            f"{whose} {limit} sessions already, and no more are allowed: stop one, or raise {key} in [relay]"
+        )
+        self.limit = limit
+        self.owner = owner
+
+
 class UnknownAgent(SessionError, LookupError):
     """A session was to have an agent that neither settings nor plugins provide."""
 
@@ -163,12 +189,13 @@ class QuestionClosed(SessionError, LookupError):
 
 
 class TurnQueueFull(SessionError):
-    """Too many prompts wait for the running turn to end."""
+    """Too many prompts wait for the running turn to end; with a limit of 0, none may."""
 
     def __init__(self, session_id: str, limit: int) -> None:
-        super().__init__(
-            f"session {session_id!r} has {limit} prompts waiting already: wait for a turn to end, or cancel it"
+        what = (
+            f"has {limit} prompts waiting already" if limit else "has a turn to end before it takes a prompt"
         )
+        super().__init__(f"session {session_id!r} {what}: wait for a turn to end, or cancel it")
         self.session_id = session_id
         self.limit = limit
 

@@ -1,7 +1,7 @@
 """Agents and the places where they work: contracts, and the workspaces that need no git."""
 
 from relaykit.agent.agent import Agent
-from relaykit.agent.launcher import AgentLauncher, AgentSpec, LauncherFactory, Record
+from relaykit.agent.launcher import AgentLauncher, AgentSpec, LauncherFactory, Record, ToolUse
 from relaykit.agent.workspace import DirectoryWorkspace, InPlaceWorkspace, Workspace
 
 __all__ = [
@@ -12,5 +12,6 @@ __all__ = [
     "InPlaceWorkspace",
     "LauncherFactory",
     "Record",
+    "ToolUse",
     "Workspace",
 ]

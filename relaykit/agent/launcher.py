@@ -35,6 +35,18 @@ class AgentSpec:
     mcp_servers: tuple[Json, ...] = field(default=(), repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class ToolUse:
+    """What an agent asks permission for, as far as rules look at it.
+
+    :param kind: of the tool, as ACP has it; None if it is not said, or is none that ACP has.
+    :param locations: the paths that are said to be touched.
+    """
+
+    kind: str | None
+    locations: tuple[str, ...] = ()
+
+
 class AgentLauncher(Protocol):
     """Starts agents. If a call fails or is cancelled, nothing of it is left running."""
 
@@ -70,6 +82,17 @@ class AgentLauncher(Protocol):
 
         :param cancelled: the turn was cancelled, or is over; else somebody, or a policy, refuses.
         """
+        ...
+
+    def allow(self, request: Frame, /) -> Frame | None:
+        """Return the DECISION that says yes to an agent's request for permission, once if that is offered.
+
+        None: it is no such request, or offers no yes.
+        """
+        ...
+
+    def tool_use(self, request: Frame, /) -> ToolUse | None:
+        """Return what an agent's REQUEST wants permission for; None if it is not understood, or wants none."""
         ...
 
 

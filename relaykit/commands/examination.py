@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from relaykit.commands.storage_check import look_at_relay, look_at_storage
-from relaykit.errors import RelaykitError
+from relaykit.errors import RelaykitError, SettingsError
 from relaykit.hooks.plugin_set import PluginSet, PluginState
 from relaykit.hooks.registration import Check, Finding, Surroundings, Verdict
 from relaykit.relay.choice import chosen, configured_agents, plugin_contexts
@@ -180,6 +180,10 @@ class _Examination:
             yield trouble(f"there is no agent {default!r}", "correct `default_agent` in [relay]")
         else:
             yield _warning("sessions must name their agent", "set `default_agent` in [relay]")
+        try:
+            self._settings.check_rules("agent", self._agents)
+        except SettingsError as error:
+            yield trouble(str(error), "correct the rule: no relay starts with it")
 
     def _look_at_parts(self) -> Iterator[Finding]:
         """Look whether there is everything that settings choose by name."""

@@ -125,6 +125,10 @@ class Conversation:
         """Keep nothing of it in memory, while nobody is expected to say or to read much."""
         self._tail.drop()
 
+    def nudge(self) -> None:
+        """Have every cursor that has read everything return an empty batch."""
+        self._tail.nudge()
+
     async def read(self, *, after: int, limit: int) -> Sequence[Entry]:
         """Return up to `limit` delivered entries with seq > `after`, from memory or from the journal."""
         return await read_delivered(self.session_id, self._tail, self._journal, after=after, limit=limit)

@@ -38,11 +38,15 @@ class Cursor:
         self.epoch = epoch
         self.position = after  # the newest seq that was returned, or told as a gap
         self._caught_up_at: int | None = tail.head
+        self._nudges = tail.nudges
         self._tail = tail
         self._journal = journal
 
     async def next(self, limit: int = _PAGE) -> Batch:
         """Return what comes next, waiting until there is something. May be cancelled without loss.
+
+        Who waits is woken by `Conversation.nudge`, and gets an empty batch: there is something to be told that is
+        not in the transcript.
 
         :raises EndOfStream: (anyio's) the conversation is over and everything was returned.
         :raises JournalError: the journal cannot be read; the place is kept.
@@ -53,6 +57,9 @@ class Cursor:
                 return Batch(caught_up=True)
             if self._tail.closed:
                 raise anyio.EndOfStream
+            if self._tail.nudges != self._nudges:
+                self._nudges = self._tail.nudges
+                return Batch()
             await self._tail.changed()
         return await self._read(limit)
 

@@ -23,6 +23,7 @@ class Tail:
         self.first = first
         self.head = head
         self.closed = False
+        self.nudges = 0
         self._max_bytes = max_bytes
         self._entries: list[Entry] = []
         self._dropped = 0  # entries at the front of the list that are already forgotten
@@ -47,6 +48,11 @@ class Tail:
         self._entries.clear()
         self._dropped = self._bytes = 0
 
+    def nudge(self) -> None:
+        """Wake who waits, although nothing was added."""
+        self.nudges += 1
+        self._wake()
+
     def close(self) -> None:
         """Say that nothing will be added."""
         self.closed = True
@@ -60,7 +66,7 @@ class Tail:
         return self._entries[start : start + limit]
 
     async def changed(self) -> None:
-        """Wait until something is added, or the tail is closed."""
+        """Wait until something is added, or somebody nudges, or the tail is closed."""
         if self._changed is None:
             self._changed = anyio.Event()
         await self._changed.wait()

@@ -109,9 +109,11 @@ class QuestionAsked:
 class QuestionAnswered:
     """A question was answered.
 
-    :param by: who or what: a client's id, a plugin's name, ``relay`` when the turn was cancelled, or ``agent``
-        when it does not want an answer any more.
-    :param outcome: ``answered``, ``refused`` or ``cancelled``.
+    :param by: who or what: a client's id, a plugin's name, ``rule 2`` of the settings, ``relay`` when the turn was
+        cancelled or the time was over, or ``agent`` when it does not want an answer any more.
+    :param outcome: ``answered``; ``allowed`` or ``refused``, by a rule or a policy; ``expired``, refused because
+        nobody had answered in time; or ``cancelled``.
+    :param reason: what the policy says, or the rule; for people.
     """
 
     session: Session
@@ -121,6 +123,7 @@ class QuestionAnswered:
     outcome: str
     seconds: float
     at: datetime
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -64,7 +64,7 @@ class Attachments:
             yield cursor
         finally:
             live.clients -= 1
-            live.last_used = self._clock.monotonic()
+            live.last_used = live.left = self._clock.monotonic()
             if client.role is Role.OBSERVER:
                 self._observers[session_id] -= 1
                 if not self._observers[session_id]:

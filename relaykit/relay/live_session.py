@@ -21,6 +21,8 @@ from relaykit.hooks.dispatch import Dispatcher
 from relaykit.meter import MESSAGES, Meter
 from relaykit.relay.admission import Admission
 from relaykit.relay.asking import Asking
+from relaykit.relay.judging import Judging
+from relaykit.relay.life import alive_since
 from relaykit.relay.notices import ASLEEP, WAKE_FAILED, notice
 from relaykit.relay.outbox import Outbox
 from relaykit.relay.past import look_back
@@ -32,6 +34,7 @@ from relaykit.relay.turns import Prompt, Turn
 from relaykit.session.manager import Manager
 from relaykit.session.model import Json, Session, SessionState
 from relaykit.session.news import News
+from relaykit.settings import Settings
 from relaykit.tasks import OwnedTasks
 
 logger = logging.getLogger(__name__)
@@ -43,14 +46,13 @@ _STRAGGLERS = 1.0
 class LiveSession:
     """Relays between one agent and any number of clients.
 
-    One turn runs at a time; prompts that come meanwhile wait in order. What the agent does not take at once
-    goes out of a task of its own, so that an agent that does not read holds up no client. While the agent
-    sleeps, prompts wait for it, and have it started.
+    One turn runs at a time; prompts that come meanwhile wait in order, or are refused. What the agent does not
+    take at once goes out of a task of its own, so that an agent that does not read holds up no client. While the
+    agent sleeps, prompts wait for it, and have it started.
 
     :param launcher: of the session's agent.
     :param news: tells the plugins of turns and questions, outside the relaying.
     :param in_own_task: how something is done to its end, with a storage that waits for something itself.
-    :param max_queued_prompts: how many prompts may wait.
     """
 
     def __init__(
@@ -66,15 +68,18 @@ class LiveSession:
         clock: Clock,
         news: News,
         in_own_task: ToItsEnd | None,
-        max_queued_prompts: int,
+        settings: Settings,
     ) -> None:
         self.id = session.id
         self.spec = spec
         self.conversation = conversation
         self.questions = Questions(session.id)
         self.spawn_error: SpawnError | None = None
+        self.owner = session.owner
+        self.since = alive_since(session)
         self.clients = 0
         self.last_used = clock.monotonic()  # when there was last a client, a turn or a message
+        self.left = self.last_used  # when the last client left, or the last turn ended without one
         self.doomed = ""  # why a session that an earlier relay has left is ended at once
         self.leaving = False  # the relay ends, and the session does not: it sleeps until the next one
         self.inherited = conversation.head  # the newest entry that was there before this life of the session
@@ -82,7 +87,6 @@ class LiveSession:
         self.rest = Rest(asleep=session.state is SessionState.ACTIVE)
         self.news = news
         self._manager = manager
-        self._dispatcher = dispatcher
         self._meter = meter
         self._clock = clock
         self._storage_waits = in_own_task is not None
@@ -97,9 +101,9 @@ class LiveSession:
             conversation,
             self.questions,
             launcher=launcher,
+            judging=Judging(settings.permissions, launcher=launcher, dispatcher=dispatcher),
             session=self._admission.session,
             send=self._send,
-            dispatcher=dispatcher,
             clock=clock,
             telling=self._telling,
         )
@@ -112,7 +116,7 @@ class LiveSession:
             news=news,
             send=self._send,
             to_its_end=self._to_its_end,
-            max_waiting=max_queued_prompts,
+            settings=settings.relay,
         )
 
     @property
@@ -126,6 +130,11 @@ class LiveSession:
         return self._agent is not None
 
     @property
+    def queue(self) -> TurnQueue:
+        """The turn that runs and the prompts that wait, to look at."""
+        return self._queue
+
+    @property
     def turn(self) -> str:
         """The id of the turn that runs; empty if none does."""
         return self._queue.running.ref if self._queue.running is not None else ""
@@ -133,7 +142,12 @@ class LiveSession:
     @property
     def busy(self) -> bool:
         """A turn runs or waits, or a question waits for its answer."""
-        return self._queue.running is not None or bool(self._queue.turns.waiting) or len(self.questions) > 0
+        return self.occupied or bool(self._queue.turns.waiting)
+
+    @property
+    def occupied(self) -> bool:
+        """A turn runs, or a question waits for its answer."""
+        return self._queue.running is not None or self._asking.is_open
 
     @property
     def needs_login(self) -> bool:
@@ -175,22 +189,11 @@ class LiveSession:
 
     async def _cancel(self, turn: Turn) -> None:
         turn.cancelled = True
-        open_questions = self.questions.take_all()
-        decisions = [self._asking.cancelled(question) for question in open_questions]
-        # The cancel goes first: an agent that hears the answers before it might end the turn as if all were well.
-        frames = [Frame(Kind.CANCEL, method="session/cancel"), *decisions]
-        self._asking.closing(open_questions, by="relay")
         try:
-            await self.conversation.publish(frames)
+            await self._asking.cancel_all(Frame(Kind.CANCEL, method="session/cancel"))
         except BaseException:
             turn.cancelled = False  # it can be asked for again
-            for question in open_questions:
-                self.questions.put_back(question)
             raise
-        for frame in frames:
-            self._send(frame)
-        for question, decision in zip(open_questions, decisions, strict=True):
-            await self._telling.question_answered(question, decision, by="relay", outcome="cancelled")
 
     def withdraw(self, turn: str) -> Entry | None:
         """Take back a prompt that still waits for its turn.
@@ -198,7 +201,7 @@ class LiveSession:
         :return: how its turn ended, for who waits for it: a TURN_END of seq 0, because it is not in the
             transcript. None if it does not wait (any more).
         """
-        return self._queue.turns.withdraw(turn, at=self._clock.now())
+        return self._queue.withdraw(turn)
 
     async def call(self, method: str, body: bytes, *, client_id: str, ref: str) -> None:
         """Put a request to the agent that is no prompt. The RESULT in the transcript has the same `ref`.
@@ -236,9 +239,10 @@ class LiveSession:
         question = self.questions.take(ref)
         await self._to_its_end(partial(self._asking.answer, question, body, by=client_id))
 
-    def closed_by(self, ref: str) -> str:
-        """Return who or what closed a question, as `QuestionAnswered.by`; empty if that is not known (any more)."""
-        return self._asking.closed_by(ref)
+    @property
+    def asking(self) -> Asking:
+        """The questions that wait, and who or what closed others."""
+        return self._asking
 
     # ------------------------------------------------------------ with the agent
 
@@ -272,29 +276,27 @@ class LiveSession:
 
     async def recall(self) -> None:
         """Take up what an earlier relay has left open in the transcript, and close it there."""
-        past, now, turns = await look_back(self.conversation), self._clock.monotonic(), self._queue.turns
-        for end in past.ends:
-            turns.remember(end)
+        past = await look_back(self.conversation)
+        self._queue.recall(past)
         for entry in past.questions:
-            self.questions.ask(entry.frame, at=now).seq = entry.seq
-        if past.turn:
-            turns.running = Turn(past.turn, now)
+            self._asking.ask(entry.frame).seq = entry.seq
         await self.interrupt("the relay was restarted")
 
     async def finish(self, reason: str) -> None:
         """Close in the transcript what is still open, and take nothing any more."""
         self.rest.end(SessionNotActive(self.id, SessionState.TERMINATING))
         await self.interrupt(reason)
-        self._queue.turns.waiting.clear()
+        self._queue.clear()
         self._agent = None
 
     async def interrupt(self, reason: str) -> None:
         """Close in the transcript what is still open: questions are cancelled, the turn is interrupted."""
-        questions = self.questions.take_all()
-        self._asking.closing(questions, by="relay")
-        frames = [self._asking.cancelled(question) for question in questions]
+        # What was still judged nobody has seen, and nobody is there any more who wants an answer.
+        closed = [each for each in self._asking.take_all() if not each.judged]
+        frames = [frame for each in closed for frame in each.frames]
         ends = self._queue.interruption(reason)
         entries = await self.conversation.publish([*frames, *ends])
+        await self._asking.tell(closed)
         if ends:
             await self._queue.interrupted(entries[-1])
 
@@ -340,8 +342,7 @@ class LiveSession:
             [entry] = await self.conversation.publish([end])
             await self._queue.over(entry)
         elif frame.kind is Kind.DECISION:
-            request = Question(Frame(Kind.REQUEST, ref=frame.ref, method=frame.method), 0)
-            self._send(self._asking.cancelled(request))
+            self._send(self._asking.no_answer(Frame(Kind.REQUEST, ref=frame.ref, method=frame.method)))
         elif frame.kind is Kind.CALL:
             refusal = Frame(Kind.RESULT, error(INVALID_PARAMS, why), frame.ref, frame.method, failed=True)
             await self.conversation.publish([refusal])
@@ -362,18 +363,16 @@ class LiveSession:
             return
         if self.is_falling_asleep:  # a turn that ends because we stop its agent is interrupted
             frames = [frame for frame in frames if not (frame.kind is Kind.TURN_END and frame.failed)]
-        judged = self._dispatcher.listens_to("relaykit_check_permission")
+        judges = self._asking.judges
         said: list[Frame] = []
         asked: dict[str, Question] = {}
         for frame in frames:
             if frame.kind is Kind.REQUEST:
-                if judged:  # nobody sees it, or answers it, before
-                    tasks.start_soon(
-                        partial(self._asking.judge, frame, is_over=lambda: self._queue.is_cancelled)
-                    )
+                if judges:  # nobody sees it, or answers it, before
+                    judge = partial(self._asking.judge, is_over=lambda: self._queue.is_cancelled)
+                    tasks.start_soon(judge, self._asking.hold(frame))
                     continue
-                # Its answer may come at once.
-                asked[frame.ref] = self.questions.ask(frame, at=self._clock.monotonic())
+                asked[frame.ref] = self._asking.ask(frame)
             said.append(frame)
         entries = await self.conversation.publish(said)
         for entry in entries:  # before anything is waited for
@@ -389,10 +388,10 @@ class LiveSession:
         if frame.kind is Kind.REQUEST:
             await self._asking.asked(frame, is_over=self._queue.is_cancelled)
         elif frame.kind is Kind.TURN_END:
-            self.last_used = self._clock.monotonic()
+            self.last_used = self.left = self._clock.monotonic()
             if self._when_proved is not None:
                 self.news.tell(self._when_proved)
                 self._when_proved = None
             await self._queue.over(entry)
         elif frame.kind is Kind.UPDATE and frame.ref and frame.method == "$/cancel_request":
-            await self._asking.drop(frame.ref, by="agent")
+            await self._asking.take_back(frame.ref)

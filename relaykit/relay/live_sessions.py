@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import partial
+from typing import NamedTuple
 
 import anyio
 from anyio.abc import TaskGroup
@@ -12,22 +13,35 @@ from anyio.abc import TaskGroup
 from relaykit.agent.launcher import AgentLauncher, AgentSpec
 from relaykit.clock import Clock
 from relaykit.conversation.conversation import Conversation
-from relaykit.errors import JournalError, SessionNotFound
+from relaykit.errors import DuplicateRole, JournalError, SessionLimit, SessionNotFound
 from relaykit.hooks.dispatch import Dispatcher
 from relaykit.hooks.events import EntriesRecorded
 from relaykit.meter import Meter
 from relaykit.relay.live_session import LiveSession
+from relaykit.relay.quota import Quota
 from relaykit.relay.rest import AgentNotStopped
 from relaykit.relay.run_session import Parts, run_session
 from relaykit.relay.transcripts import Transcripts
 from relaykit.session.model import Cause, Session, SessionState
 from relaykit.session.news import News
 from relaykit.session.worker import Job
+from relaykit.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 _JOURNAL_RETRY = 1.0
 """Seconds until a journal that cannot be read is asked again."""
+
+
+Create = Callable[[Conversation], Awaitable[Session]]
+
+
+class RoleKey(NamedTuple):
+    """What one session plays at a time."""
+
+    owner: str
+    project: str
+    agent_id: str
 
 
 class LiveSessions:
@@ -50,7 +64,7 @@ class LiveSessions:
         clock: Clock,
         tasks: TaskGroup,
         durable: bool,
-        max_queued_prompts: int,
+        settings: Settings,
     ) -> None:
         self.durable = durable
         self._agents = agents
@@ -61,8 +75,11 @@ class LiveSessions:
         self._meter = meter
         self._clock = clock
         self._tasks = tasks
-        self._max_queued_prompts = max_queued_prompts
+        self._settings = settings
         self._live: dict[str, LiveSession] = {}
+        self._quota = Quota(
+            most=settings.relay.max_sessions, most_per_owner=settings.relay.max_sessions_per_owner
+        )
 
     def __iter__(self) -> Iterator[LiveSession]:
         return iter(list(self._live.values()))
@@ -85,16 +102,30 @@ class LiveSessions:
         """Return what starts this agent."""
         return self._parts.launchers[spec.launcher]
 
-    async def start(self, spec: AgentSpec, create: Callable[[Conversation], Awaitable[Session]]) -> Session:
+    async def start(self, spec: AgentSpec, create: Create, *, role: RoleKey) -> Session:
         """Create a session and run it. It happens whatever becomes of the caller.
 
         :param create: creates it with the Manager, with this connection.
+        :raises SessionLimit: there are as many as settings allow.
         """
-        job = Job(partial(self._start, spec, create))
+        job = Job(partial(self._start_counted, spec, create, role))
         self._tasks.start_soon(job.run_alone)
         return await job.outcome()
 
-    async def _start(self, spec: AgentSpec, create: Callable[[Conversation], Awaitable[Session]]) -> Session:
+    async def _start_counted(self, spec: AgentSpec, create: Create, role: RoleKey) -> Session:
+        try:
+            with self._quota.taken(role.owner):
+                return await self._start(spec, create)
+        except SessionLimit:
+            # Who only wants the session that there is learns which it is.
+            player = await self._manager.get_by_role(role.agent_id, owner=role.owner, project=role.project)
+            if player is None:
+                raise
+            raise DuplicateRole(
+                role.agent_id, owner=role.owner, project=role.project, session_id=player.id
+            ) from None
+
+    async def _start(self, spec: AgentSpec, create: Create) -> Session:
         conversation = self._transcripts.conversation()
         session = await create(conversation)
         if self._manager.handle(session.id) is None:  # a hook ended it as soon as it was created
@@ -176,7 +207,7 @@ class LiveSessions:
             clock=self._clock,
             news=News(self._tasks),
             in_own_task=self._in_own_task if self.durable else None,
-            max_queued_prompts=self._max_queued_prompts,
+            settings=self._settings,
         )
 
     async def _in_own_task(self, do: Callable[[], Awaitable[None]]) -> None:
@@ -186,6 +217,7 @@ class LiveSessions:
 
     def _run(self, session: Session, live: LiveSession, *, from_entry: int) -> None:
         self._live[session.id] = live
+        self._quota.take(session.owner)
         self._tasks.start_soon(self._run_to_its_end, session, live, from_entry)
 
     async def _run_to_its_end(self, session: Session, live: LiveSession, from_entry: int) -> None:
@@ -204,6 +236,7 @@ class LiveSessions:
         finally:
             self._transcripts.left(session)
             del self._live[session.id]
+            self._quota.give_back(session.owner)
 
     async def _feed(self, session: Session, live: LiveSession, from_entry: int) -> None:
         """Give plugins what was said, through a cursor like any client's, until the conversation is over."""

@@ -19,6 +19,7 @@ from relaykit.relay.activity import flush_activity
 from relaykit.relay.choice import chosen, configured_agents, plugin_contexts, storage_name
 from relaykit.relay.expiry import Expiry
 from relaykit.relay.live_sessions import LiveSessions
+from relaykit.relay.locator import Locator, OnlyHere
 from relaykit.relay.recovery import recover
 from relaykit.relay.relay import Relay
 from relaykit.relay.run_session import Parts
@@ -42,6 +43,7 @@ async def open_relay(
     clock: Clock | None = None,
     ids: IdGenerator | None = None,
     environ: Mapping[str, str] = os.environ,
+    locator: Locator | None = None,
 ) -> AsyncIterator[Relay]:
     """Run a relay for as long as the block lasts; leaving it ends every session in order.
 
@@ -50,6 +52,7 @@ async def open_relay(
     :param plugins: by default those that are installed.
     :param serve: start the services that listen too, and be the one relay of the state directory.
     :param environ: where the variables that agents are to have come from.
+    :param locator: knows which sessions live elsewhere; by default none does.
     :raises PluginError: a plugin that the settings need is missing or broken.
     :raises SettingsError: a plugin's table is wrong.
     """
@@ -64,6 +67,7 @@ async def open_relay(
     for name, provided in plugins.meters(context).items():
         meter.add(name, provided.value)
     agents |= configured_agents(settings, plugins, context, environ)
+    settings.check_rules("agent", agents)
 
     # Everything is chosen before anything is opened: what is wrong with the settings is said at once.
     storages = plugins.storages(context)
@@ -120,7 +124,7 @@ async def open_relay(
             clock=clock,
             tasks=tasks,
             durable=store.durable,
-            max_queued_prompts=settings.relay.max_queued_prompts,
+            settings=settings,
         )
         relay = Relay(
             settings=settings,
@@ -137,6 +141,7 @@ async def open_relay(
             clock=clock,
             ids=ids,
             tasks=tasks,
+            locator=locator or OnlyHere(settings.relay.node),
         )
         relay.start(partial(flush_activity, manager))
         # Before anybody is let in: who comes back finds every session in its place.

@@ -16,7 +16,11 @@ from relaykit.agent.launcher import AgentSpec
 from relaykit.clock import Clock
 from relaykit.conversation.cursor import Cursor
 from relaykit.conversation.journal import Entry
-from relaykit.errors import DuplicateSession, ManagerClosed, SessionNotFound, UnknownAgent, UnknownProject
+from relaykit.errors import (
+    DuplicateSession,
+    ManagerClosed,
+    SessionNotFound,
+)
 from relaykit.hooks.dispatch import Dispatcher
 from relaykit.hooks.events import SessionRequest
 from relaykit.hooks.plugin_set import PluginSet
@@ -25,9 +29,11 @@ from relaykit.ids import IdGenerator
 from relaykit.meter import Meter
 from relaykit.relay.access import Access, Role
 from relaykit.relay.attachments import Attachments, FollowedBy
-from relaykit.relay.defaults import default_agent
+from relaykit.relay.defaults import chosen_agent, chosen_project
+from relaykit.relay.life import begun_anew
 from relaykit.relay.live_session import LiveSession
-from relaykit.relay.live_sessions import LiveSessions
+from relaykit.relay.live_sessions import LiveSessions, RoleKey
+from relaykit.relay.locator import Locator
 from relaykit.relay.rest import Presence
 from relaykit.relay.restricted import RestrictedRelay
 from relaykit.relay.running import RunningFile
@@ -48,6 +54,7 @@ class Relay:
 
     :param routes: what plugins want mounted on a gateway.
     :param messages: what plugins add to the relay protocol.
+    :param locator: what a gateway asks before it lets a client follow or prompt a session.
     :param listening: a service that listens was started.
     :param running: where a service says how it is reached; None in an embedding application.
     """
@@ -69,6 +76,7 @@ class Relay:
         clock: Clock,
         ids: IdGenerator,
         tasks: TaskGroup,
+        locator: Locator,
     ) -> None:
         self.settings = settings
         self.plugins = plugins
@@ -79,6 +87,7 @@ class Relay:
         self.announcements: list[str] = []
         self.listening = False
         self.manager = manager
+        self.locator = locator
         self.meter = meter
         self.clock = clock
         self.ids = ids
@@ -96,22 +105,14 @@ class Relay:
 
         :raises UnknownAgent: no such agent, or no default among several.
         """
-        chosen = name or default_agent(self.settings, self.agents)
-        if chosen not in self.agents:
-            raise UnknownAgent(chosen, self.agents)
-        return self.agents[chosen]
+        return chosen_agent(self.settings, self.agents, name)
 
     def project(self, name: str = "") -> str:
         """Return the name of a project that is configured: this one, or the default one.
 
         :raises UnknownProject: no such project, or no default among several.
         """
-        projects = self.settings.projects
-        only = next(iter(projects)) if len(projects) == 1 else ""
-        chosen = name or self.settings.relay.default_project or only
-        if chosen not in projects:
-            raise UnknownProject(chosen, projects)
-        return chosen
+        return chosen_project(self.settings, name)
 
     async def profile(self, agent: str = "") -> Json:
         """Return what an agent says of itself before any session (ACP: its answer to ``initialize``). Cached.
@@ -144,6 +145,7 @@ class Relay:
         :raises UnknownAgent: no such agent, or no default among several.
         :raises UnknownProject: no such project, or no default among several.
         :raises DuplicateRole: the role is played already.
+        :raises SessionLimit: there are as many sessions as settings allow.
         :raises Refused: a policy said no.
         :raises ManagerClosed: the relay is shutting down.
         """
@@ -156,7 +158,7 @@ class Relay:
         create = partial(
             self.manager.create, agent_id, agent=spec.name, owner=owner, project=project, actor=actor
         )
-        return await self._sessions.start(spec, create)
+        return await self._sessions.start(spec, create, role=RoleKey(owner, project, agent_id))
 
     async def revive(self, session_id: str, *, actor: str = "client") -> Session:
         """Start a session that has ended anew: its id, its role and its transcript go on, in its workspace.
@@ -168,6 +170,7 @@ class Relay:
         :raises UnknownProject: nor its project.
         :raises DuplicateRole: another session plays its role meanwhile.
         :raises DuplicateSession: it runs already.
+        :raises SessionLimit: there are as many sessions as settings allow.
         :raises Refused: a policy said no.
         :raises ManagerClosed: the relay is shutting down.
         """
@@ -179,7 +182,10 @@ class Relay:
         spec = self.agent(ended.agent)
         self.project(ended.project)
         await self._check_session(ended.agent_id, spec.name, ended.project, ended.owner)
-        return await self._sessions.start(spec, partial(self.manager.revive, ended, actor=actor))
+        anew = begun_anew(ended, at=self.clock.now())
+        create = partial(self.manager.revive, anew, actor=actor)
+        role = RoleKey(ended.owner, ended.project, ended.agent_id)
+        return await self._sessions.start(spec, create, role=role)
 
     async def _check_session(self, agent_id: str, agent: str, project: str, owner: str) -> None:
         if self._dispatcher.listens_to("relaykit_check_session"):

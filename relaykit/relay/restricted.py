@@ -15,6 +15,7 @@ from relaykit.errors import SessionNotFound, UnknownProject
 from relaykit.ids import IdGenerator
 from relaykit.relay.access import Access, Role
 from relaykit.relay.live_session import LiveSession
+from relaykit.relay.locator import Where
 from relaykit.relay.rest import Presence
 from relaykit.session.model import Json, Session, SessionFilter, SessionState
 from relaykit.settings import ProjectSettings, Settings
@@ -207,6 +208,10 @@ class RestrictedRelay:
         return replace(where, owner=self.access.owner, project=where.project or only)
 
     # ------------------------------------------------------------ what is known of a session that was shown
+
+    async def locate(self, session_id: str) -> Where:
+        """Return where a session lives, or would be looked for; see `Locator`."""
+        return await self._relay.locator.locate(session_id)
 
     def clients(self, session_id: str) -> int:
         """Return how many clients follow the session here."""

@@ -10,6 +10,7 @@ from relaykit.conversation.frame import Frame
 from relaykit.conversation.permissions import Question
 from relaykit.hooks.dispatch import Dispatcher
 from relaykit.hooks.events import QuestionAnswered, QuestionAsked, TurnEnded, TurnStarted
+from relaykit.relay.deciders import Decider
 from relaykit.relay.turns import Turn
 from relaykit.session.model import Session
 from relaykit.session.news import News
@@ -55,15 +56,16 @@ class Telling:
             asked = QuestionAsked(session=await self._session(), request=request, at=self._clock.now())
             self._news.tell(partial(self._dispatcher.question_asked, asked))
 
-    async def question_answered(self, question: Question, decision: Frame, *, by: str, outcome: str) -> None:
+    async def question_answered(self, question: Question, decision: Frame, decider: Decider) -> None:
         """Tell that a question was answered, by whom or what, and how."""
         if self._dispatcher.listens_to("relaykit_on_question_answered"):
             answered = QuestionAnswered(
                 session=await self._session(),
                 request=question.request,
                 decision=decision,
-                by=by,
-                outcome=outcome,
+                by=decider.by,
+                outcome=decider.outcome,
+                reason=decider.reason,
                 seconds=self._clock.monotonic() - question.asked,
                 at=self._clock.now(),
             )

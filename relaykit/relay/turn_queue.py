@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from relaykit.clock import Clock
@@ -11,10 +11,12 @@ from relaykit.conversation.conversation import Conversation
 from relaykit.conversation.frame import Frame, Kind
 from relaykit.conversation.journal import Entry
 from relaykit.errors import TurnQueueFull
+from relaykit.relay.past import Past
 from relaykit.relay.telling import Telling
 from relaykit.relay.turns import Prompt, Turn, Turns
 from relaykit.session.manager import Manager
 from relaykit.session.news import News
+from relaykit.settings import RelaySettings
 
 INVALID_PARAMS, INTERNAL_ERROR = -32602, -32603
 
@@ -28,7 +30,7 @@ class TurnQueue:
     :param send: gives a frame to the agent.
     :param to_its_end: what is recorded is also sent: a caller that is cut off between the two would lose it.
     :param news: where turns are begun whose prompts' clients are not here to wait.
-    :param max_waiting: how many prompts may wait.
+    :param settings: how many prompts may wait.
     """
 
     def __init__(
@@ -42,11 +44,15 @@ class TurnQueue:
         news: News,
         send: Callable[[Frame], None],
         to_its_end: ToItsEnd,
-        max_waiting: int,
+        settings: RelaySettings,
     ) -> None:
         self.turns = Turns()
         self.has_agent = False
         """There is an agent to which a prompt could go now."""
+        self.is_closed = False
+        """No turn begins any more."""
+        self.version = 0
+        """How often it was another whom who follows was told: which prompts wait."""
         self._session_id = session_id
         self._conversation = conversation
         self._manager = manager
@@ -55,7 +61,8 @@ class TurnQueue:
         self._news = news
         self._send = send
         self._to_its_end = to_its_end
-        self._max_waiting = max_waiting
+        self._max_waiting = 0 if settings.when_busy == "refuse" else settings.max_queued_prompts
+        self._told: Sequence[Prompt] = ()
 
     @property
     def running(self) -> Turn | None:
@@ -73,12 +80,40 @@ class TurnQueue:
         :raises TurnQueueFull: too many wait already.
         """
         waiting = self.turns.waiting
-        idle = self.turns.running is None and self.has_agent
-        if not idle and len(waiting) >= self._max_waiting:
+        is_next = self.turns.running is None and not waiting  # it waits for nothing, or for the agent alone
+        if not (is_next or self._begins) and len(waiting) >= self._max_waiting:
             raise TurnQueueFull(self._session_id, self._max_waiting)
         waiting.append(prompt)
-        if idle:
+        if self._begins:
             await self._to_its_end(partial(self._start_added, prompt))
+        self.tell()
+
+    @property
+    def _begins(self) -> bool:
+        """The next prompt can begin its turn now."""
+        return self.turns.running is None and self.has_agent and not self.is_closed
+
+    def withdraw(self, ref: str) -> Entry | None:
+        """Take back a prompt that waits; see `Turns.withdraw`."""
+        end = self.turns.withdraw(ref, at=self._clock.now())
+        self.tell()
+        return end
+
+    def clear(self) -> None:
+        """Forget the prompts that wait."""
+        self.turns.waiting.clear()
+        self.tell()
+
+    def tell(self) -> None:
+        """Tell who follows which prompts wait, if these are others than they were told.
+
+        Nothing of that is in the transcript: who follows looks, and one who is slow misses what is over.
+        """
+        waiting = tuple(self.turns.waiting)
+        if waiting != self._told:
+            self._told = waiting
+            self.version += 1
+            self._conversation.nudge()
 
     async def _start_added(self, prompt: Prompt) -> None:
         waiting = self.turns.waiting
@@ -93,15 +128,16 @@ class TurnQueue:
 
     async def start_next(self) -> None:
         """Begin the turn of the prompt that waits longest, if none runs; if that fails it goes on waiting."""
-        turns = self.turns
-        if turns.running is not None or not self.has_agent or not turns.waiting:
+        waiting = self.turns.waiting
+        if not self._begins or not waiting:
             return
-        prompt = turns.waiting.pop(0)
+        prompt = waiting.pop(0)
         try:
             await self._start(prompt)
         except BaseException:
-            turns.waiting.insert(0, prompt)
+            waiting.insert(0, prompt)
             raise
+        self.tell()
 
     async def _start(self, prompt: Prompt) -> None:
         frame = Frame(Kind.PROMPT, prompt.body, prompt.turn, "session/prompt")
@@ -115,6 +151,13 @@ class TurnQueue:
         await self._manager.increment_message_count(self._session_id)
         self._send(frame)
         await self._telling.turn_started(turn, client_id=prompt.client_id)
+
+    def recall(self, past: Past) -> None:
+        """Know what an earlier relay has left."""
+        for end in past.ends:
+            self.turns.remember(end)
+        if past.turn:
+            self.turns.running = Turn(past.turn, self._clock.monotonic())
 
     async def over(self, end: Entry) -> bool:
         """Take note of a TURN_END, and begin the next turn; False if it ends no turn that runs."""
@@ -150,6 +193,7 @@ class TurnQueue:
             self.turns.remember(entries[-1])
             if prompt in waiting:  # else it was taken back meanwhile
                 waiting.remove(prompt)
+        self.tell()
 
 
 async def here(do: Callable[[], Awaitable[None]]) -> None:

@@ -1,6 +1,7 @@
 """Settings: relaykit.toml and RELAYKIT_SECTION__KEY, as frozen dataclasses. Each plugin declares its own."""
 
 from relaykit.settings.declaration import setting
+from relaykit.settings.permissions import PermissionRule, RuleAction, ToolKind
 from relaykit.settings.settings import (
     MASK,
     AgentSettings,
@@ -15,10 +16,13 @@ from relaykit.settings.settings import (
 __all__ = [
     "MASK",
     "AgentSettings",
+    "PermissionRule",
     "ProjectSettings",
     "RelaySettings",
+    "RuleAction",
     "SettingRow",
     "Settings",
+    "ToolKind",
     "describe",
     "load_settings",
     "setting",

@@ -12,7 +12,8 @@ from typing import Any, TypeVar, get_type_hints
 from relaykit.errors import SettingsError, did_you_mean
 from relaykit.settings.declaration import setting
 from relaykit.settings.kinds import kind_of, to_toml
-from relaykit.settings.sources import Sources, fold, is_secret, read_sources, user_directory
+from relaykit.settings.permissions import PermissionRule
+from relaykit.settings.sources import Sources, fold, is_secret, place_in, read_sources, user_directory
 
 T = TypeVar("T")
 
@@ -20,6 +21,17 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 MASK = "***"
+
+_FROM_ZERO = (
+    "max_queued_prompts",
+    "permission_timeout",
+    "max_sessions",
+    "max_sessions_per_owner",
+    "max_duration",
+    "grace_period",
+    "idle_timeout",
+    "retention_days",
+)
 
 
 def _without_values(servers: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
@@ -63,7 +75,28 @@ class RelaySettings:
     )
     hook_timeout: float = setting(5.0, help="seconds that one implementation of a hook may take")
     cleaner_timeout: float = setting(30.0, help="seconds that one cleaner may take")
+    when_busy: str = setting(
+        "queue",
+        help="what becomes of a prompt while a turn runs: `queue`, it waits in order, or `refuse`",
+    )
     max_queued_prompts: int = setting(16, help="prompts of a session that may wait for its running turn")
+    permission_timeout: float = setting(
+        0.0,
+        help="seconds after which a question that nobody has answered is answered with no; 0 for never",
+    )
+    max_sessions: int = setting(
+        0, help="sessions that may live at once, those that sleep too; 0 for any number"
+    )
+    max_sessions_per_owner: int = setting(0, help="the same, of each owner; 0 for any number")
+    max_duration: float = setting(
+        0.0,
+        help="seconds after which a session is ended, once no turn runs and no question is open; 0 for never",
+    )
+    grace_period: float = setting(
+        0.0,
+        help="seconds after its last client has left after which a session whose agent could not go on later is "
+        "ended, once no turn runs and no question is open; 0 for never",
+    )
     idle_timeout: float = setting(
         1800.0,
         help="seconds without a client, a turn and a question after which an agent that can go on later is "
@@ -84,9 +117,11 @@ class RelaySettings:
         for name in ("hook_timeout", "cleaner_timeout", "tail_bytes"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be more than 0")
-        for name in ("max_queued_prompts", "idle_timeout", "retention_days"):
+        for name in _FROM_ZERO:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more")
+        if self.when_busy not in {"queue", "refuse"}:
+            raise ValueError(f"when_busy is `queue` or `refuse`, not {self.when_busy!r}")
         if self.on_shutdown not in {"sleep", "end"}:
             raise ValueError(f"on_shutdown is `sleep` or `end`, not {self.on_shutdown!r}")
 
@@ -127,6 +162,7 @@ class Settings:
     """Everything that was configured.
 
     :param state_dir: absolute; ``[relay] state_dir``, or relaykit's part of the user's state directory.
+    :param permissions: in their order: the first that matches decides.
     :param sources: what was said, for plugins' own tables and for `describe`.
     """
 
@@ -134,6 +170,7 @@ class Settings:
     projects: Mapping[str, ProjectSettings]
     agents: Mapping[str, AgentSettings]
     state_dir: Path
+    permissions: Sequence[PermissionRule] = ()
     sources: Sources = field(default_factory=Sources, repr=False)
 
     def plugin(self, name: str, cls: type[T]) -> T:
@@ -156,6 +193,22 @@ class Settings:
     def names_plugin(self, name: str) -> bool:
         """Tell whether there is a ``[plugins.NAME]`` table, or a variable that sets a key of it."""
         return self.sources.names_table(("plugins", name))
+
+    def check_rules(self, key: str, known: Iterable[str]) -> None:
+        """Check what rules of ``[[permissions]]`` name: one that names nothing that there is would never match.
+
+        :param key: ``agent`` or ``project``.
+        :raises SettingsError: there is no such agent, or project.
+        """
+        known = tuple(sorted(known))
+        for number, rule in enumerate(self.permissions, 1):
+            name = getattr(rule, key)
+            if name is not None and name not in known:
+                raise SettingsError(
+                    f"there is no {key} {name!r}{did_you_mean(name, known)}; there are: {', '.join(known)}",
+                    key=f"{place_in('permissions', number)}.{key}",
+                    origin=str(self.sources.file or ""),
+                )
 
     def check_plugins(self, installed: Iterable[str]) -> None:
         """Check that every plugin that the settings name is installed.
@@ -216,13 +269,16 @@ def load_settings(config: Path | None = None, *, environ: Mapping[str, str], cwd
         "XDG_STATE_HOME", ".local/state", environ=environ, home=sources.home
     )
     projects = _read_all(sources, "projects", ProjectSettings)
-    return Settings(
+    settings = Settings(
         relay=relay,
         projects=projects or MappingProxyType({"default": ProjectSettings(path=cwd)}),
         agents=_read_all(sources, "agents", AgentSettings),
         state_dir=state_dir,
+        permissions=tuple(sources.read_list(PermissionRule, "permissions")),
         sources=sources,
     )
+    settings.check_rules("project", settings.projects)
+    return settings
 
 
 def describe(settings: Settings, plugins: Mapping[str, type]) -> Sequence[SettingRow]:
@@ -241,6 +297,9 @@ def describe(settings: Settings, plugins: Mapping[str, type]) -> Sequence[Settin
         rows += _describe(settings, ("agents", name), AgentSettings, agent, "relaykit")
     if not settings.agents:
         rows += _describe(settings, ("agents", "NAME"), AgentSettings, None, "relaykit")
+    for number, rule in enumerate(settings.permissions or (None,), 1):
+        name = "permissions[N]" if rule is None else place_in("permissions", number)
+        rows += _describe(settings, (name,), PermissionRule, rule, "relaykit")
     for name, cls in sorted(plugins.items()):
         rows += _describe(settings, ("plugins", name), cls, settings.plugin(name, cls), name)
     return rows

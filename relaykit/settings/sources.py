@@ -17,6 +17,8 @@ T = TypeVar("T")
 PREFIX = "RELAYKIT_"
 SECTIONS: Mapping[str, int] = MappingProxyType({"relay": 1, "projects": 2, "agents": 2, "plugins": 2})
 """Every section, and of how many parts the name of a table in it is."""
+LISTS = ("permissions",)
+"""Every list of tables, which the file alone can have: their order says which goes first."""
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -70,14 +72,21 @@ class Sources:
 
     def check_sections(self) -> None:
         """Raise a SettingsError for a table or a variable that belongs to no section, or for what should be a table."""
+        known = (*SECTIONS, *LISTS)
         for name in self.tables:
-            if name not in SECTIONS:
+            if name not in known:
                 raise SettingsError(
-                    f"there is no such table{did_you_mean(name, SECTIONS)}; there are: {', '.join(SECTIONS)}",
+                    f"there is no such table{did_you_mean(name, known)}; there are: {', '.join(known)}",
                     key=name,
                     origin=str(self.file),
                 )
         for path, given in self.given.items():
+            if path[0] in LISTS:
+                raise SettingsError(
+                    f"[[{path[0]}]] is a list of tables: write it into the file, as no variable can say its order",
+                    key=".".join(path),
+                    origin=given.origin,
+                )
             if path[0] not in SECTIONS:
                 near = did_you_mean(path[0], SECTIONS)
                 raise SettingsError(
@@ -130,6 +139,20 @@ class Sources:
             origins = dict.fromkeys(given.origin for name in declared if (given := self.find(path, name)))
             raise SettingsError(str(error), key=".".join(path), origin=", ".join(origins)) from error
 
+    def read_list(self, cls: type[T], name: str) -> Sequence[T]:
+        """Return an instance of a settings dataclass for each table of a list, in their order.
+
+        :raises SettingsError: as `read`; the key is ``permissions[2]`` for the second.
+        """
+        tables = self.tables.get(name, [])
+        if not isinstance(tables, list) or not all(isinstance(table, Mapping) for table in tables):
+            raise SettingsError(
+                f"expected tables, each under [[{name}]]; found {describe_found(tables)}",
+                key=name,
+                origin=str(self.file),
+            )
+        return [self.read(cls, (place_in(name, number),)) for number in range(1, len(tables) + 1)]
+
     def find(self, path: tuple[str, ...], name: str) -> Given | None:
         """Return what was said for a key, or None if nothing was."""
         given = self.given.get((*map(fold, path), fold(name)))
@@ -164,7 +187,7 @@ class Sources:
         return replace(self, given={**self.given, **mine})
 
     def _table(self, path: tuple[str, ...]) -> Mapping[str, Any]:
-        table: object = self.tables
+        table: object = {**self.tables, **self._listed()}
         for depth, name in enumerate(path, 1):
             table = table.get(name, _NOTHING) if isinstance(table, Mapping) else _NOTHING
             if not isinstance(table, Mapping):
@@ -174,6 +197,15 @@ class Sources:
                     origin=str(self.file),
                 )
         return table if isinstance(table, Mapping) else _NOTHING
+
+    def _listed(self) -> Mapping[str, Any]:
+        """Return the tables of all lists, by their places."""
+        return {
+            place_in(name, number): table
+            for name in LISTS
+            if isinstance(tables := self.tables.get(name), list)
+            for number, table in enumerate(tables, 1)
+        }
 
     def _check_keys(self, path: tuple[str, ...], declared: Iterable[str]) -> None:
         known = tuple(declared)
@@ -196,8 +228,10 @@ class Sources:
 
     def _missing(self, path: tuple[str, ...], name: str) -> SettingsError:
         variable = PREFIX + "__".join(fold(part).upper() for part in (*path, name))
+        listed = path[0].endswith("]")  # which no variable sets
+        where = "" if listed else f": set it in [{'.'.join(path)}], or as {variable}"
         return SettingsError(
-            f"it is required: set it in [{'.'.join(path)}], or as {variable}",
+            f"it is required{where}",
             key=".".join((*path, name)),
             origin=str(self.file) if self.file else "",
         )
@@ -217,6 +251,11 @@ def read_sources(config: Path | None, *, environ: Mapping[str, str], cwd: Path) 
         cwd=cwd,
         home=home,
     )
+
+
+def place_in(name: str, number: int) -> str:
+    """Return what a table of a list is called: ``permissions[2]`` is the second."""
+    return f"{name}[{number}]"
 
 
 def user_directory(variable: str, fallback: str, *, environ: Mapping[str, str], home: Path) -> Path:

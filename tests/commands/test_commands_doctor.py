@@ -90,6 +90,8 @@ def test_as_text(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ("[relay]\ncleaners = ['broom']\nworkspace = 'in_place'", "parts", "'broom'"),
         ("[relay]\ndefault_agent = 'nobody'", "agents", "there is no agent 'nobody'"),
         ("[agents.a]\ncommand = ['sh']\nlauncher = 'rocket'", "parts", "'rocket'"),
+        ("[[permissions]]\naction = 'alow'", "settings", "permissions[1].action"),
+        ("[[permissions]]\naction = 'allow'\nagent = 'nobody'", "agents", "there is no agent 'nobody'"),
     ],
 )
 def test_what_is_trouble(

@@ -37,13 +37,33 @@ async def test_a_question_knows_its_place_and_who_closed_it(tmp_path: Path) -> N
             asked = await client.until_asked(number)
             [question] = live.questions
             assert (question.request, question.seq) == (asked.frame, asked.seq)
-            assert live.closed_by(asked.frame.ref) == ""
+            assert live.asking.deciders.of(asked.frame.ref) == ""
             if closer == "relay":
                 await relay.cancel(client.session_id)
             else:
                 await client.answer(asked.frame.ref)
-            assert live.closed_by(asked.frame.ref) == closer
+            assert live.asking.deciders.of(asked.frame.ref) == closer
             await client.until_turn_end(f"t{number}")
+
+
+async def test_a_cancel_goes_before_the_answers_to_every_question(tmp_path: Path) -> None:
+    async with running_relay(tmp_path) as relay, active_session(relay) as client:
+        ask = {"jsonrpc": "2.0", "method": "session/request_permission", "params": {"options": []}}
+        refs = []
+        for number in (1, 2):
+            await client.say(f"/raw {json.dumps({**ask, 'id': f'own-{number}'})}", f"t{number}")
+            refs.append((await client.until_asked(number)).frame.ref)
+            await client.until_turn_end(f"t{number}")
+        await client.say("/ask", "t3")
+        refs.append((await client.until_asked(3)).frame.ref)
+        await relay.cancel(client.session_id)
+        end = await client.until_turn_end("t3")
+        assert json.loads(end.frame.body) == {"stopReason": "cancelled"}
+        first = client.told.index("CANCEL session/cancel")
+        told = client.entries[first + 1 : first + 7]
+        assert [entry.frame.ref for entry in told if entry.frame.kind is Kind.DECISION] == refs
+        for ref in refs:
+            assert await client.until_decided(ref) == {"by": "relay", "outcome": "cancelled"}
 
 
 async def test_an_agent_takes_its_question_back(tmp_path: Path) -> None:
@@ -63,7 +83,7 @@ async def test_an_agent_takes_its_question_back(tmp_path: Path) -> None:
         assert json.loads(decision.frame.body) == {"outcome": {"outcome": "cancelled"}}
         live = relay.live(client.session_id)
         assert len(live.questions) == 0
-        assert live.closed_by(asked.frame.ref) == "agent"
+        assert live.asking.deciders.of(asked.frame.ref) == "agent"
         await client.say(f"/raw {json.dumps(forget)}", "t3")  # once more: nothing happens
         await client.until_turn_end("t3")
         assert client.told.count("DECISION session/request_permission") == 1

@@ -78,7 +78,7 @@ async def test_a_question_that_was_open_is_cancelled(tmp_path: Path) -> None:
     house = House(tmp_path)
     session_id, _ = await kill(house, "/ask")
     async with house.relay() as relay:
-        *_, asked, decision, end = await relay.transcript(session_id, limit=1000)
+        *_, asked, decision, told, end = await relay.transcript(session_id, limit=1000)
         assert (asked.frame.kind, decision.frame.kind, end.frame.kind) == (
             Kind.REQUEST,
             Kind.DECISION,
@@ -86,6 +86,12 @@ async def test_a_question_that_was_open_is_cancelled(tmp_path: Path) -> None:
         )
         assert decision.frame.ref == asked.frame.ref
         assert json.loads(decision.frame.body) == {"outcome": {"outcome": "cancelled"}}
+        assert told.frame.method == "decided"
+        assert json.loads(told.frame.body) == {
+            "requestId": asked.frame.ref,
+            "by": "relay",
+            "outcome": "cancelled",
+        }
         assert list(relay.live(session_id).questions) == []
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import anyio
 
+from relaykit.clock import Clock
 from relaykit.conversation import Cursor, Entry, Journal, Kind, MemoryJournal
 from relaykit.hooks import hookimpl
 from relaykit.hooks.loader import load_plugins
@@ -71,6 +72,16 @@ async def running_relay(
     """Run a relay with the installed plugins and these."""
     settings = relay_settings(directory, workspace=workspace, toml=toml, **environ)
     async with open_relay(settings, plugins=load_plugins(settings, extra=plugins)) as relay:
+        yield relay
+
+
+@asynccontextmanager
+async def relay_by(
+    clock: Clock, directory: Path, *, plugins: Mapping[str, object] | None = None, **environ: str
+) -> AsyncIterator[Relay]:
+    """Run a relay by another clock than the system's."""
+    settings = relay_settings(directory, **environ)
+    async with open_relay(settings, plugins=load_plugins(settings, extra=plugins), clock=clock) as relay:
         yield relay
 
 
@@ -161,6 +172,15 @@ class Client:
         with anyio.fail_after(self.patience):
             while not self.ended:
                 await self._changed.wait()
+
+    async def until_decided(self, ref: str) -> dict[str, Any]:
+        """Wait until it is told who or what answered a question, and return that; see `notices.DECIDED`."""
+        decision = await self.until(lambda e: e.frame.kind is Kind.DECISION and e.frame.ref == ref)
+        told = await self.until(lambda e: e.seq == decision.seq + 1)
+        assert (told.frame.kind, told.frame.method) == (Kind.NOTICE, "decided")
+        body: dict[str, Any] = json.loads(told.frame.body)
+        assert body["requestId"] == ref
+        return {key: value for key, value in body.items() if key != "requestId"}
 
     async def say(self, text: str, turn: str) -> None:
         """Prompt the agent."""

@@ -55,13 +55,16 @@ class House:
         clock: Clock | None = None,
         agents: bool = True,
         plugins: dict[str, object] | None = None,
+        toml: str = "",
         **environ: str,
     ) -> AsyncIterator[Relay]:
         """Run a relay.
 
         :param agents: the agent is configured.
+        :param toml: more settings, before that of the agent.
         """
-        toml = f"[agents.{REMEMBERING}]\ncommand = {json.dumps([str(self.program)])}\n" if agents else ""
+        if agents:
+            toml += f"[agents.{REMEMBERING}]\ncommand = {json.dumps([str(self.program)])}\n"
         storage = Storage(self.journal, HoppingStore(self.store))
         settings = relay_settings(self.directory, toml=toml, RELAY__STORAGE="given", **environ)
         loaded = load_plugins(settings, extra={"storage": storage, **(plugins or {})})

@@ -14,7 +14,7 @@ import anyio
 from anyio import to_thread
 
 from relaykit.agent.agent import Agent
-from relaykit.agent.launcher import AgentSpec, Record
+from relaykit.agent.launcher import AgentSpec, Record, ToolUse
 from relaykit.conversation.frame import Frame
 from relaykit.errors import AgentProtocolError
 from relaykit.ids import IdGenerator
@@ -123,6 +123,14 @@ class AcpLauncher:
     def decline(self, request: Frame, /, *, cancelled: bool) -> Frame:
         """Return the DECISION that says no to this REQUEST, in ACP's terms."""
         return questions.decline(request, cancelled=cancelled)
+
+    def allow(self, request: Frame, /) -> Frame | None:
+        """Return the DECISION that says yes, once if that is offered; None: the REQUEST offers no yes."""
+        return questions.allow(request)
+
+    def tool_use(self, request: Frame, /) -> ToolUse | None:
+        """Return what a REQUEST wants permission for."""
+        return questions.tool_use(request)
 
     async def profile(self, spec: AgentSpec, /) -> Json:
         """Return the agent's answer to ``initialize``, given in an empty directory.

@@ -1,4 +1,4 @@
-"""The questions that an agent may ask, and how to say no to each."""
+"""The questions that an agent may ask, what each is about, and how to say yes or no to it."""
 
 from __future__ import annotations
 
@@ -6,20 +6,49 @@ from typing import Any
 
 import msgspec
 
+from relaykit.agent.launcher import ToolUse
 from relaykit.conversation.frame import Frame, Kind
 
 PERMISSION = "session/request_permission"
 ELICITATION = "elicitation/create"
 METHODS = frozenset({PERMISSION, ELICITATION})
 
+_KINDS = frozenset(
+    {
+        "read",
+        "edit",
+        "delete",
+        "move",
+        "search",
+        "execute",
+        "think",
+        "fetch",
+        "switch_mode",
+        "other",
+    }
+)
+
 
 class _Option(msgspec.Struct, rename="camel"):
-    option_id: str = ""
+    option_id: str | None = None
     kind: str = ""
 
 
 class _Permission(msgspec.Struct):
     options: list[_Option] = msgspec.field(default_factory=list)
+
+
+class _Location(msgspec.Struct):
+    path: str
+
+
+class _ToolCall(msgspec.Struct):
+    kind: str | None = None
+    locations: list[_Location] | None = None
+
+
+class _ToolUse(msgspec.Struct, rename="camel"):
+    tool_call: _ToolCall
 
 
 class _Cancellation(msgspec.Struct, rename="camel"):
@@ -43,21 +72,44 @@ def decline(request: Frame, *, cancelled: bool) -> Frame:
     if request.method == ELICITATION:
         answer = {"action": "cancel" if cancelled else "decline"}
     else:
-        option = None if cancelled else _rejection(request.body)
-        outcome = (
-            {"outcome": "selected", "optionId": option} if option is not None else {"outcome": "cancelled"}
-        )
-        answer = {"outcome": outcome}
+        option = None if cancelled else _option(request.body, "reject_once", "reject_always")
+        answer = {"outcome": _selected(option) if option is not None else {"outcome": "cancelled"}}
     return Frame(Kind.DECISION, msgspec.json.encode(answer), request.ref, request.method)
 
 
-def _rejection(body: bytes) -> str | None:
+def allow(request: Frame) -> Frame | None:
+    """Return the DECISION that says yes to a request for permission, once if the agent offers that; or None."""
+    option = _option(request.body, "allow_once", "allow_always") if request.method == PERMISSION else None
+    if option is None:
+        return None
+    body = msgspec.json.encode({"outcome": _selected(option)})
+    return Frame(Kind.DECISION, body, request.ref, request.method)
+
+
+def tool_use(request: Frame) -> ToolUse | None:
+    """Return what a request for permission is about; None if it is not understood, or is none."""
+    if request.method != PERMISSION:
+        return None
+    try:
+        call = msgspec.json.decode(request.body, type=_ToolUse).tool_call
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    kind = call.kind if call.kind in _KINDS else None
+    return ToolUse(kind, tuple(location.path for location in call.locations or ()))
+
+
+def _selected(option: str) -> dict[str, Any]:
+    return {"outcome": "selected", "optionId": option}
+
+
+def _option(body: bytes, *kinds: str) -> str | None:
+    """Return the option of the first of these kinds that is offered."""
     try:
         options = msgspec.json.decode(body, type=_Permission).options
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return None
-    for kind in ("reject_once", "reject_always"):
+    for kind in kinds:
         for option in options:
-            if option.kind == kind:
+            if option.kind == kind and option.option_id is not None:
                 return option.option_id
     return None

@@ -11,6 +11,7 @@ import anyio
 from anyio.abc import TaskGroup
 from starlette.types import Message, Receive, Scope, Send
 
+from relaykit.errors import SessionElsewhere
 from relaykit.relay.access import Access
 from relaykit.relay.restricted import RestrictedRelay
 from relaykit_gateway.credentials import SUBPROTOCOL, caller_of
@@ -201,6 +202,15 @@ class Channel(ABC, Generic[F]):
             raise ClientGone from error
 
     # ------------------------------------------------------------ what it follows
+
+    async def check_here(self, session_id: str) -> None:
+        """Check that a session is this node's, if anybody's: asked before it is followed or prompted.
+
+        :raises SessionElsewhere: another node has it.
+        """
+        where = await self.relay.locate(session_id)
+        if not where.here:
+            raise SessionElsewhere(session_id, where.node)
 
     def follower(self, session_id: str) -> F | None:
         """Return what follows this session for the client, or None."""

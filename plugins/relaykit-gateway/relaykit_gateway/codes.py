@@ -16,6 +16,8 @@ from relaykit.errors import (
     QuestionClosed,
     Refused,
     RelaykitError,
+    SessionElsewhere,
+    SessionLimit,
     SessionNotActive,
     SessionNotFound,
     TransitionError,
@@ -36,7 +38,9 @@ class Code(StrEnum):
     UNKNOWN_PROJECT = "UNKNOWN_PROJECT"
     INVALID_AGENT_ID = "INVALID_AGENT_ID"
     DUPLICATE_ROLE = "DUPLICATE_ROLE"
+    SESSION_LIMIT = "SESSION_LIMIT"
     SESSION_NOT_FOUND = "SESSION_NOT_FOUND"
+    SESSION_ELSEWHERE = "SESSION_ELSEWHERE"
     SESSION_NOT_ACTIVE = "SESSION_NOT_ACTIVE"
     CURSOR_AHEAD = "CURSOR_AHEAD"
     QUESTION_CLOSED = "QUESTION_CLOSED"
@@ -59,7 +63,9 @@ CODES: Mapping[type[RelaykitError], Code] = MappingProxyType(
         UnknownProject: Code.UNKNOWN_PROJECT,
         InvalidAgentId: Code.INVALID_AGENT_ID,
         DuplicateRole: Code.DUPLICATE_ROLE,
+        SessionLimit: Code.SESSION_LIMIT,
         SessionNotFound: Code.SESSION_NOT_FOUND,
+        SessionElsewhere: Code.SESSION_ELSEWHERE,
         SessionNotActive: Code.SESSION_NOT_ACTIVE,
         TransitionError: Code.SESSION_NOT_ACTIVE,
         CursorAhead: Code.CURSOR_AHEAD,

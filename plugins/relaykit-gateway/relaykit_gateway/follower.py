@@ -13,6 +13,8 @@ from relaykit.relay.notices import ENDED
 from relaykit.session import Cause, Session
 from relaykit_gateway.codes import Code
 from relaykit_gateway.following import Following
+from relaykit_gateway.judged import is_judged
+from relaykit_gateway.queue import view_queue
 from relaykit_gateway.render import Renderer
 from relaykit_gateway.rendering import PerSession
 from relaykit_gateway.wire import compose, compose_error, timestamp
@@ -49,6 +51,7 @@ class Follower(Following[Renderer]):
         super().__init__(connection, session.id)
         self._session = session
         self._live: LiveSession | None = None
+        self._began_behind = 0
         self._announce = announce
         self._observes = connection.access.role is Role.OBSERVER
         self._own: set[str] = set()
@@ -66,7 +69,7 @@ class Follower(Following[Renderer]):
         return self._channel.gateway.renderers
 
     async def _begin(self, live: LiveSession, cursor: Cursor) -> None:
-        self._live = live
+        self._live, self._began_behind = live, cursor.position
         if not self._announce:
             return
         session = self._session
@@ -92,10 +95,11 @@ class Follower(Following[Renderer]):
         for entry in batch.entries:
             if entry.frame.kind in _SAID_BY_CLIENTS and self._is_own(entry):
                 continue
-            if self._observes and entry.frame.kind is Kind.REQUEST:
-                messages: Sequence[str] | None = (renderer.unanswerable(entry),)
-            else:
-                messages = renderer.render_now(entry)
+            messages = (
+                self._question(entry, batch, renderer)
+                if entry.frame.kind is Kind.REQUEST
+                else renderer.render_now(entry)
+            )
             if messages is None:
                 messages = await renderer.render(entry)
             for message in messages:
@@ -104,9 +108,30 @@ class Follower(Following[Renderer]):
             last_frame = batch.entries[-1].frame
             ended = last_frame.kind is Kind.NOTICE and last_frame.method == ENDED
             self._told_end = ended and batch.entries[-1].seq > renderer.inherited
+        if batch.caught_up:
+            await self._ask_again(renderer)
         if batch.caught_up and self._announce:
             caught_up = compose("session:caught_up", sessionId=self.session_id, seq=cursor.position)
             await send({"type": "websocket.send", "text": caught_up})
+
+    def _question(self, entry: Entry, batch: Batch, renderer: Renderer) -> Sequence[str] | None:
+        """Return what the client is told of a question: nothing if it was answered before any person saw it."""
+        if is_judged(entry, batch.entries):
+            return ()
+        return (renderer.unanswerable(entry),) if self._observes else renderer.render_now(entry)
+
+    async def _ask_again(self, renderer: Renderer) -> None:
+        """Put the questions of the time before that are still open: this may be another who comes back."""
+        for question in self._live.questions if self._live is not None else ():
+            if 0 < question.seq <= self._began_behind:
+                entry = Entry(question.seq, self._session.created_at, question.request)
+                messages = (renderer.unanswerable(entry),) if self._observes else await renderer.render(entry)
+                for message in messages:
+                    await self._channel.send_event({"type": "websocket.send", "text": message})
+
+    async def _send_queue(self, live: LiveSession) -> None:
+        queue = compose("agent:queue", sessionId=self.session_id, **view_queue(live, self._channel.id))
+        await self._channel.send_event({"type": "websocket.send", "text": queue})
 
     def _is_own(self, entry: Entry) -> bool:
         ref = entry.frame.ref

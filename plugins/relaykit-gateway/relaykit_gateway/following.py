@@ -42,6 +42,7 @@ class Following(ABC, Generic[R]):
         self._scope = anyio.CancelScope()
         self._stopped = False
         self._sending = False
+        self._queue_told = 0  # its version
 
     async def stop(self) -> None:
         """Follow no more, and return once nothing more will be sent. What is being sent is sent whole."""
@@ -108,7 +109,7 @@ class Following(ABC, Generic[R]):
             except anyio.EndOfStream:
                 break
             async with self._channel.sending:
-                if not await self._send_whole(batch, renderer, cursor):
+                if not await self._send_whole(live, batch, renderer, cursor):
                     return
             if cursor.position < live.conversation.head:
                 await checkpoint()  # neither reading nor sending has waited: the others have their turn
@@ -116,14 +117,24 @@ class Following(ABC, Generic[R]):
             self._sending = True
             await self._end()
 
-    async def _send_whole(self, batch: Batch, renderer: R, cursor: Cursor) -> bool:
+    async def _send_whole(self, live: LiveSession, batch: Batch, renderer: R, cursor: Cursor) -> bool:
         """Send a batch, of which nothing is cut off; False once this is stopped."""
         if self._stopped:
             return False
         self._sending = True
         await self._send(batch, renderer, cursor)
+        if live.queue.version != self._queue_told and cursor.position == live.conversation.head:
+            await self._tell_queue(live)
         self._sending = False
         return not self._stopped
+
+    async def _tell_queue(self, live: LiveSession) -> None:
+        """Show which prompts wait: those that wait now, however often they were others since the last time."""
+        if not self._hears_queue:
+            return
+        first, self._queue_told = not self._queue_told, live.queue.version
+        if not first or live.queue.turns.waiting:  # who comes when none wait need not be told so
+            await self._send_queue(live)
 
     # ------------------------------------------------------------ what protocols differ in
 
@@ -138,6 +149,15 @@ class Following(ABC, Generic[R]):
     @abstractmethod
     def _send(self, batch: Batch, renderer: R, cursor: Cursor) -> Awaitable[None]:
         """Send what the cursor has returned. `sending` is held."""
+
+    @property
+    def _hears_queue(self) -> bool:
+        """The client is told which prompts wait, from now on."""
+        return True
+
+    @abstractmethod
+    def _send_queue(self, live: LiveSession) -> Awaitable[None]:
+        """Send which prompts wait. `sending` is held."""
 
     @abstractmethod
     def _end(self) -> Awaitable[None]:

@@ -70,6 +70,7 @@ async def _prompt(connection: Connection, message: Mapping[str, Any]) -> None:
     blocks = [{"type": "text", "text": said.content}] if isinstance(said.content, str) else said.content
     if not blocks:
         raise BadMessage(Code.INVALID_MESSAGE, "agent:message: `content` is empty")
+    await connection.check_here(said.session_id)
     turn = connection.relay.ids.new_id()
     follower = connection.follower(said.session_id)
     if follower is not None:
@@ -95,6 +96,7 @@ async def _stop(connection: Connection, message: Mapping[str, Any]) -> None:
 
 async def _attach(connection: Connection, message: Mapping[str, Any]) -> None:
     wanted = fields_of(message, AttachSession)
+    await connection.check_here(wanted.session_id)
     session = await connection.relay.require(wanted.session_id)
     await connection.follow(session, after=wanted.after, epoch=wanted.epoch)
 

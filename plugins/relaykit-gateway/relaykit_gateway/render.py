@@ -93,11 +93,14 @@ class Renderer(Rendering):
     async def render(self, entry: Entry) -> Sequence[str]:
         """Return the messages that say this entry: usually one; none for what clients do not hear of.
 
-        :raises JournalError: a turn ended, and what was said in it cannot be read.
+        :raises JournalError: a turn ended, or a question was answered, and what belongs to it cannot be read.
         """
         messages = self.render_now(entry)
         if messages is None:
-            messages = (await self._turn_end(entry),)
+            if entry.frame.kind is Kind.TURN_END:
+                messages = (await self._turn_end(entry),)
+            else:
+                messages = (self._decision(entry, by=await self._live.asking.deciders.find(entry)),)
             self.keep(entry.seq, messages)
         return messages
 
@@ -107,7 +110,7 @@ class Renderer(Rendering):
         if cached is not None:
             return cached
         kind = entry.frame.kind
-        if kind is Kind.TURN_END:
+        if kind is Kind.TURN_END or kind is Kind.DECISION:
             return None
         messages = (self._update(entry),) if kind is Kind.UPDATE else self._rest(entry)
         self.keep(entry.seq, messages)
@@ -181,8 +184,6 @@ class Renderer(Rendering):
             return self._prompt(entry)
         if frame.kind is Kind.REQUEST:
             return (self._request(entry),)
-        if frame.kind is Kind.DECISION:
-            return (self._decision(entry),)
         if frame.kind is Kind.NOTICE:
             return self._notice(entry)
         return ()  # cancelling shows in how the turn ends; calls and results belong to who made them
@@ -197,7 +198,7 @@ class Renderer(Rendering):
             for block in blocks
         )
 
-    def _decision(self, entry: Entry) -> str:
+    def _decision(self, entry: Entry, *, by: str) -> str:
         frame = entry.frame
         decision = _decode(frame.body, _Decision, None)
         what: dict[str, Any]
@@ -207,7 +208,7 @@ class Renderer(Rendering):
             what = {"optionId": decision.outcome.option_id}
         else:
             what = {"outcome": decision.outcome.outcome}
-        return self._message("permission:resolved", entry, requestId=frame.ref, **what)
+        return self._message("permission:resolved", entry, requestId=frame.ref, **what, by=by)
 
     def _notice(self, entry: Entry) -> Sequence[str]:
         frame = entry.frame

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -48,11 +49,12 @@ def test_a_transcript_as_text_markdown_and_json(place: Place) -> None:
         "hello",
         "> /ask",
         "? Say it",
-        "  Reject",
+        lines[6],
         "permission: no",
         "> /fail",
         lines[9],
     ]
+    assert re.fullmatch(r"  Reject \(by client [0-9a-f]{12}\)", lines[6])
     assert lines[9].startswith("failed: ")
     assert lines[10:12] == ["> **last**", "**last**"]
     assert lines[12].startswith("the session has ended: ")
@@ -60,7 +62,8 @@ def test_a_transcript_as_text_markdown_and_json(place: Place) -> None:
     markdown = place.run("transcript", session_id, "--markdown").stdout
     assert markdown.startswith(f"# Session {session_id}: echo as text, default\n")
     assert "## echo\n\nhello\n\n## You, " in markdown
-    assert "- **?** Say it\n- **!** Reject\n\npermission: no\n\n## You" in markdown
+    said = r"- \*\*\?\*\* Say it\n- \*\*!\*\* Reject \(by client [0-9a-f]{12}\)\n\npermission: no\n\n## You"
+    assert re.search(said, markdown)
     assert "- failed: " in markdown
 
     entries = [json.loads(line) for line in place.run("transcript", session_id, "--json").stdout.splitlines()]
@@ -211,6 +214,11 @@ STORY = [
         ref="q1",
     ),
     entry("DECISION", {"outcome": {"outcome": "selected", "optionId": "y"}}, ref="q1"),
+    entry(
+        "NOTICE",
+        {"requestId": "q1", "by": "rule 2", "outcome": "allowed", "reason": "allow: all"},
+        method="decided",
+    ),
     entry("REQUEST", {"message": "Which one?"}, method="elicitation/create", ref="q2"),
     entry("DECISION", {"outcome": {"outcome": "cancelled"}}, ref="q2"),
     entry("CALL", {"modeId": "shout"}, method="session/set_mode", ref="k1"),
@@ -240,7 +248,7 @@ def test_every_kind_as_text() -> None:
         "I will",
         "* Write `x` (edit): failed",
         "? Write `x`",
-        "  Allow",
+        "  Allow (by rule 2, allow: all)",
         "? Which one?",
         "  cancelled",
         "(set_mode: shout)",
@@ -278,7 +286,7 @@ I will
 - `Write x` (edit)
 - `Write x`: failed
 - **?** Write `x`
-- **!** Allow
+- **!** Allow (by rule 2, allow: all)
 - **?** Which one?
 - **!** cancelled
 - (set_mode: shout)
@@ -299,6 +307,6 @@ I will
 
 
 def test_the_last_turns_and_what_is_behind_them() -> None:
-    assert list(last_turns(STORY, 1)) == STORY[18:]
+    assert list(last_turns(STORY, 1)) == STORY[19:]
     assert list(last_turns(STORY, 2)) == STORY[1:]
     assert list(last_turns(STORY[:1], 2)) == []

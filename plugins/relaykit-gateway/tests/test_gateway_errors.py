@@ -17,6 +17,7 @@ from relaykit.hooks import hookimpl
 from relaykit.hooks.events import PromptRequest
 from relaykit.hooks.registration import MessageClient, MessageType
 from relaykit.relay import Relay
+from relaykit.relay.locator import Where
 from relaykit_gateway.codes import Code
 from support.durable import change_command
 from support.gateways import BACKENDS, SECONDS, Client, connected, gateway_settings, open_gateway_relay
@@ -25,6 +26,9 @@ from support.tokens import OBSERVER, add_token
 pytestmark = pytest.mark.anyio
 
 Case = Callable[[Relay, Client], Awaitable[None]]
+MAX_SESSIONS = 4
+
+MAX_SESSIONS = 4
 CASES: list[tuple[Code, Case]] = []
 
 
@@ -199,6 +203,28 @@ async def _a_role_that_is_taken(_relay: Relay, client: Client) -> None:
     assert session_id in message["error"]["message"]
 
 
+@case(Code.SESSION_LIMIT)
+async def _as_many_sessions_as_are_allowed(_relay: Relay, client: Client) -> None:
+    for number in range(MAX_SESSIONS):
+        await client.create(f"role-{number}")
+    await client.say("session:create", agentId="one-more")
+    message = await expect_error(client, Code.SESSION_LIMIT)
+    assert "max_sessions" in message["error"]["message"]
+
+
+@case(Code.SESSION_ELSEWHERE)
+async def _a_session_of_another_node(relay: Relay, client: Client) -> None:
+    class Elsewhere:
+        async def locate(self, _session_id: str, /) -> Where:
+            return Where("north", here=False)
+
+    relay.locator = Elsewhere()
+    for type_, fields in {"session:attach": {}, "agent:message": {"content": "hello"}}.items():
+        await client.say(type_, sessionId="far-away", **fields)
+        message = await expect_error(client, Code.SESSION_ELSEWHERE)
+        assert "'north'" in message["error"]["message"]
+
+
 @case(Code.SESSION_NOT_FOUND)
 async def _a_session_that_never_was(_relay: Relay, client: Client) -> None:
     for type_, fields in {
@@ -349,7 +375,10 @@ command = {json.dumps(_echo())}
 login = "renew-login"
 """
     settings = gateway_settings(
-        tmp_path, relay="max_queued_prompts = 0", gateway="max_message_bytes = 100000", agents=agents
+        tmp_path,
+        relay=f"max_queued_prompts = 0\nmax_sessions = {MAX_SESSIONS}",
+        gateway="max_message_bytes = 100000",
+        agents=agents,
     )
     with caplog.at_level(logging.ERROR):
         async with (

@@ -195,9 +195,11 @@ class AcpConnection(Channel[AcpFollower]):
 
         :param opening: what the follower is to answer once the session is open to the client.
         :param after: the entry behind which to begin; None for what is said from now on.
+        :raises SessionElsewhere: another node has it.
         :raises SessionNotFound: there is no such session.
         :raises CursorAhead: there is no entry `after` yet.
         """
+        await self.check_here(session_id)
         live = await self.relay.live(session_id)
         session = await self.relay.require(session_id)
         before = self._followers.get(session_id)

@@ -19,6 +19,8 @@ from relaykit_gateway.acp.render import AcpRenderer
 from relaykit_gateway.acp.splice import object_of, spliced
 from relaykit_gateway.codes import Code
 from relaykit_gateway.following import Following
+from relaykit_gateway.judged import is_judged
+from relaykit_gateway.queue import view_queue
 from relaykit_gateway.rendering import PerSession
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ class AcpFollower(Following[AcpRenderer]):
         self._observes = connection.access.role is Role.OBSERVER
         self._past_ends: int | None = None  # None once the session is open to the client
         self._asked_before: dict[str, Entry] = {}  # questions of the past, by ref
+        self._never_put: set[str] = set()  # refs of questions that were answered before any person saw them
         self._told_end = False
         self._epoch = ""
 
@@ -121,12 +124,27 @@ class AcpFollower(Following[AcpRenderer]):
                 for message in renderer.messages(entry):
                     await send({"type": "websocket.send", "text": message})
             else:
+                if self.is_open and entry.frame.kind is Kind.REQUEST and is_judged(entry, batch.entries):
+                    self._never_put.add(entry.frame.ref)
+                    continue
                 await self._tell(entry, renderer)
             if opens and told_first:
                 await self._open_up(renderer)
         if batch.caught_up and self._past_ends is not None:
             self._past_ends = cursor.position
             await self._open_up(renderer)
+
+    @property
+    def _hears_queue(self) -> bool:
+        return self.is_open and self._connection.aware
+
+    async def _send_queue(self, live: LiveSession) -> None:
+        body = {
+            "sessionId": self.session_id,
+            "_meta": {"relaykit": {"seq": self.sent}},
+            **view_queue(live, self._connection.id),
+        }
+        await self._say(compose_notification("_relaykit/queue", object_of(body)))
 
     async def _tell(self, entry: Entry, renderer: AcpRenderer) -> None:
         """Send what is no update to whom it concerns."""
@@ -147,7 +165,7 @@ class AcpFollower(Following[AcpRenderer]):
             case Kind.NOTICE:
                 await self._note(entry)
         if self._connection.aware:
-            await self._say(*renderer.extras(entry))
+            await self._say(*await renderer.extras(entry))
 
     async def _ask(self, entry: Entry, renderer: AcpRenderer) -> bool:
         """Put a question to the client, or take it back; False if this is all of the past, and stays there."""
@@ -162,7 +180,9 @@ class AcpFollower(Following[AcpRenderer]):
         self.pending.answered.discard(ref)
         if self._asked_before.pop(ref, None):
             return False
-        if not answered_here and not self._observes:
+        if ref in self._never_put:
+            self._never_put.remove(ref)
+        elif not answered_here and not self._observes:
             await self._say(renderer.cancellation(entry))
         return True
 

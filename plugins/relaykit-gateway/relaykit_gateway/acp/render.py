@@ -120,8 +120,11 @@ class AcpRenderer(Rendering):
         params = spliced(body, b'{"seq":%d}' % last, first=self._address)
         return compose_notification("_relaykit/gap", params)
 
-    def extras(self, entry: Entry) -> Sequence[str]:
-        """Return what clients that know relaykit are told of an entry besides."""
+    async def extras(self, entry: Entry) -> Sequence[str]:
+        """Return what clients that know relaykit are told of an entry besides.
+
+        :raises JournalError: a question was closed, and it cannot be read by whom.
+        """
         frame = entry.frame
         ref = quote(frame.ref)
         if frame.kind is Kind.PROMPT:
@@ -131,7 +134,7 @@ class AcpRenderer(Rendering):
             body = b'{"turn":%b,"%b":%b}' % (ref, how, self.outcome(entry))
             return (self._extra("turn_ended", entry, body),)
         if frame.kind is Kind.DECISION:
-            body = b'{"requestId":%b,"by":%b}' % (ref, quote(self._live.closed_by(frame.ref)))
+            body = b'{"requestId":%b,"by":%b}' % (ref, quote(await self._live.asking.deciders.find(entry)))
             return (self._extra("question_closed", entry, body),)
         revived = frame.method == ENDED and entry.seq <= self._live.inherited
         if frame.kind is Kind.NOTICE and frame.method in _TOLD and not revived:

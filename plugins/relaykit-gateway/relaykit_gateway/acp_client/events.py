@@ -91,7 +91,8 @@ class Question:
 class QuestionClosed:
     """A question was answered by somebody else, or is not asked any more.
 
-    :param by: a client's id, a plugin's name, ``agent`` or ``relay``; empty if that is not known any more.
+    :param by: a client's id, ``rule 2``, a plugin's name, ``agent`` or ``relay``; empty if the transcript does not
+        tell.
     """
 
     session_id: str

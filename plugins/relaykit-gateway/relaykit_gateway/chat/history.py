@@ -13,6 +13,7 @@ from relaykit_gateway.chat.transcript import Transcript, kind_of, objects, text_
 from relaykit_gateway.terminal.screen import Style, shortened
 
 _TITLE = 2000
+_ID = 12  # characters of a client's id: enough to tell it from others
 
 
 def last_turns(entries: Iterable[Json], count: int) -> Iterator[Json]:
@@ -30,7 +31,7 @@ def last_turns(entries: Iterable[Json], count: int) -> Iterator[Json]:
 def tell(entries: Iterable[Json], teller: Teller) -> None:
     """Tell of each entry: what people and the agent have said, and what became of turns and questions."""
     questions: dict[str, Json] = {}
-    for entry in entries:
+    for entry, behind in _with_next(entries):
         body = entry["body"] if isinstance(entry["body"], Mapping) else {}
         match entry["kind"]:
             case "PROMPT":
@@ -43,7 +44,8 @@ def tell(entries: Iterable[Json], teller: Teller) -> None:
                 questions[entry["ref"]] = body
                 teller.question(str(entry["method"]), body)
             case "DECISION":
-                teller.answer(in_words(questions.pop(entry["ref"], {}), body))
+                words = in_words(questions.pop(entry["ref"], {}), body)
+                teller.answer(words + _signature(behind))
             case "TURN_END":
                 error = str(body.get("message") or "it was not told why") if entry["failed"] else ""
                 teller.turn_end(str(body.get("stopReason") or "end_turn"), error)
@@ -51,6 +53,27 @@ def tell(entries: Iterable[Json], teller: Teller) -> None:
                 teller.notice(str(entry["method"]), body)
             case "CALL":
                 teller.call(str(entry["method"]), body)
+
+
+def _with_next(entries: Iterable[Json]) -> Iterator[tuple[Json, Json | None]]:
+    """Yield each entry with the one behind it."""
+    here: Json | None = None
+    for entry in entries:
+        if here is not None:
+            yield here, entry
+        here = entry
+    if here is not None:
+        yield here, None
+
+
+def _signature(behind: Json | None) -> str:
+    """Return who or what gave an answer, in brackets; nothing if the entry behind it does not tell."""
+    if behind is None or behind["kind"] != "NOTICE" or behind["method"] != "decided":
+        return ""
+    body = behind["body"]
+    by = f"client {str(body.get('by'))[:_ID]}" if body.get("outcome") == "answered" else str(body.get("by"))
+    reason = f", {body['reason']}" if body.get("reason") else ""
+    return f" ({shortened(f'by {by}{reason}', _TITLE)})"
 
 
 class PlainTeller:

@@ -1,0 +1,90 @@
+"""Deciders: who or what answered each question, and how. It is in the transcript, right behind the answer."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from relaykit.conversation.conversation import Conversation
+from relaykit.conversation.frame import Frame, Kind
+from relaykit.conversation.journal import Entry
+from relaykit.relay.notices import DECIDED, notice
+
+ANSWERED = "answered"
+"""By a client."""
+ALLOWED = "allowed"
+"""By a rule."""
+REFUSED = "refused"
+"""By a rule or a policy."""
+EXPIRED = "expired"
+"""By the relay, with a no: nobody had answered in time."""
+CANCELLED = "cancelled"
+"""The turn was cancelled or is over, or whoever closed the question had no answer."""
+
+RELAY, AGENT = "relay", "agent"
+
+_REMEMBERED = 64
+"""Of how many questions it is known in memory who closed them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decider:
+    """Who or what answered a question.
+
+    :param by: a client's id, a plugin's name, ``rule 2``, ``relay``, or ``agent``, which takes its question back.
+    :param outcome: one of the words above.
+    :param reason: for people, where there is one: what the policy says, or the rule.
+    """
+
+    by: str
+    outcome: str
+    reason: str = ""
+
+
+def decided(decision: Frame, decider: Decider) -> Frame:
+    """Return the NOTICE that stands behind a DECISION, in the same batch.
+
+    The DECISION itself is what the agent gets, as whoever answered has written it.
+    """
+    reason = {"reason": decider.reason} if decider.reason else {}
+    return notice(DECIDED, requestId=decision.ref, by=decider.by, outcome=decider.outcome, **reason)
+
+
+class Deciders:
+    """Tells who or what closed a question of one session: one of the last from memory, any from the transcript."""
+
+    def __init__(self, conversation: Conversation) -> None:
+        self._conversation = conversation
+        self._last: dict[str, str] = {}
+
+    def remember(self, ref: str, by: str) -> None:
+        """Note who closes a question."""
+        self._last[ref] = by
+        if len(self._last) > _REMEMBERED:
+            del self._last[next(iter(self._last))]
+
+    def forget(self, ref: str) -> None:
+        """Take `remember` back: it could not be recorded."""
+        self._last.pop(ref, None)
+
+    def of(self, ref: str) -> str:
+        """Return who closed a question; empty if it is open, or was closed long ago."""
+        return self._last.get(ref, "")
+
+    async def find(self, decision: Entry) -> str:
+        """Return who gave a DECISION; empty if the transcript does not tell, as it was written by an older relay.
+
+        :raises JournalError: it cannot be read.
+        """
+        known = self.of(decision.frame.ref)
+        if known:
+            return known
+        behind = await self._conversation.read(after=decision.seq, limit=1)
+        return next((_by(entry.frame, decision.frame.ref) for entry in behind), "")
+
+
+def _by(frame: Frame, ref: str) -> str:
+    if frame.kind is not Kind.NOTICE or frame.method != DECIDED:
+        return ""
+    body = json.loads(frame.body)
+    return str(body["by"]) if body["requestId"] == ref else ""
