@@ -86,14 +86,15 @@ class Follower(Following[Renderer]):
             first, last = batch.gap
             gap = compose("session:gap", **{"sessionId": self.session_id, "from": first, "to": last})
             await send({"type": "websocket.send", "text": gap})
+            self.told = last
         for entry in batch.entries:
-            if entry.frame.kind in _SAID_BY_CLIENTS and self._is_own(entry):
-                continue
-            messages = renderer.render_now(entry)
-            if messages is None:
-                messages = await renderer.render(entry)
-            for message in messages:
-                await send({"type": "websocket.send", "text": message})
+            if entry.frame.kind not in _SAID_BY_CLIENTS or not self._is_own(entry):
+                messages = renderer.render_now(entry)
+                if messages is None:
+                    messages = await renderer.render(entry)
+                for message in messages:
+                    await send({"type": "websocket.send", "text": message})
+            self.told = entry.seq
         if batch.entries:
             last_frame = batch.entries[-1].frame
             ended = last_frame.kind is Kind.NOTICE and last_frame.method == ENDED

@@ -40,6 +40,10 @@ class Following(ABC, Generic[R]):
         self.ended = anyio.Event()
         self._channel = channel
         self._scope = anyio.CancelScope()
+        self.told = 0
+        """The newest seq up to which everything was sent whole: what lies behind it is to be told again."""
+        self.epoch_changed = False
+        """The client has asked for another numbering than the session has: it is told everything."""
         self._stopped = False
         self._sending = False
 
@@ -76,6 +80,8 @@ class Following(ABC, Generic[R]):
                     epoch=epoch,
                 )
                 async with attachment as cursor:
+                    self.told = cursor.position
+                    self.epoch_changed = epoch is not None and epoch != cursor.epoch
                     with self._renderers().of(live) as renderer:
                         await self._begin(live, cursor)
                         task_status.started()

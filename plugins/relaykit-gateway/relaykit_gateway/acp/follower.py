@@ -55,6 +55,7 @@ class AcpFollower(Following[AcpRenderer]):
         self._asked_before: dict[str, Entry] = {}  # questions of the past, by ref
         self._told_end = False
         self._epoch = ""
+        self._gaps: list[tuple[int, int]] = []  # in what the opening has asked for
 
     @property
     def is_open(self) -> bool:
@@ -100,13 +101,14 @@ class AcpFollower(Following[AcpRenderer]):
         opening = self.pending.opening
         if opening is not None and opening.creates:
             self._past_ends = 0  # a new session has none: whatever its agent says is said now
+        if self.epoch_changed and self._connection.aware:
+            with self._renderers().of(live) as renderer:
+                await self._connection.send_text(renderer.epoch_changed(cursor.epoch))
 
     async def _send(self, batch: Batch, renderer: AcpRenderer, cursor: Cursor) -> None:
-        send = self._connection.send_event
         if batch.gap:
-            self.sent = batch.gap[1]
-            if self._connection.aware:
-                await self._say(renderer.gap(*batch.gap))
+            await self._tell_gap(batch.gap, renderer)
+        send = self._connection.send_event
         update = Kind.UPDATE
         for entry in batch.entries:
             opens = self._past_ends is not None and not self._is_past(entry)
@@ -120,11 +122,22 @@ class AcpFollower(Following[AcpRenderer]):
                     await send({"type": "websocket.send", "text": message})
             else:
                 await self._tell(entry, renderer)
+            self.told = entry.seq
             if opens and told_first:
                 await self._open_up(renderer)
         if batch.caught_up and self._past_ends is not None:
             self._past_ends = cursor.position
             await self._open_up(renderer)
+            if self.pending.opening is not None and self._connection.aware:
+                await self._say(renderer.caught_up(cursor.position))  # the answer waits for the agent
+
+    async def _tell_gap(self, gap: tuple[int, int], renderer: AcpRenderer) -> None:
+        self.sent = gap[1]
+        if not self.is_open:
+            self._gaps.append(gap)
+        if self._connection.aware:
+            await self._say(renderer.gap(*gap))
+        self.told = gap[1]
 
     async def _tell(self, entry: Entry, renderer: AcpRenderer) -> None:
         """Send what is no update to whom it concerns."""
@@ -211,6 +224,7 @@ class AcpFollower(Following[AcpRenderer]):
                 "epoch": self._epoch,
                 "seq": self.sent,
                 "turnRunning": live.conversation.running_turn or None,
+                **self._what_differs(),
             }
             first = b'"sessionId":%b,' % quote(self.session_id) if opening.creates else b""
             result = spliced(object_of(live.opened), object_of(facts), first=first)
@@ -221,6 +235,13 @@ class AcpFollower(Following[AcpRenderer]):
                 entry = Entry(question.seq, self._session.created_at, question.request)
             if entry is not None:
                 await self._say(*renderer.messages(entry))
+
+    def _what_differs(self) -> dict[str, object]:
+        """Return in what the client did not get what it has asked for; nothing if it did."""
+        differs: dict[str, object] = {"epochChanged": True} if self.epoch_changed else {}
+        if self._gaps:
+            differs["gaps"] = [{"from": first, "to": last} for first, last in self._gaps]
+        return differs
 
     def _not_opened(self, ending: _Ending) -> RpcError:
         if self._live.spawn_error is not None:

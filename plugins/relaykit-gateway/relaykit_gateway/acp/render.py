@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import msgspec
 
+from relaykit.agent.launcher import AgentSpec
 from relaykit.conversation import Entry, Kind
 from relaykit.errors import LoginRequired
-from relaykit.relay import LiveSession
 from relaykit.relay.notices import ASLEEP, AWAKE, ENDED, WAKE_FAILED
 from relaykit_gateway.acp.envelope import (
     compose_error,
@@ -46,10 +47,33 @@ _decode_prompt = msgspec.json.Decoder(_Prompt).decode
 _decode_error = msgspec.json.Decoder(_Error).decode
 
 
+class Subject(Protocol):
+    """What there is to know of a session whose messages are written: a `LiveSession`, or what is left of one."""
+
+    @property
+    def id(self) -> str:
+        """Which session."""
+        ...
+
+    @property
+    def spec(self) -> AgentSpec:
+        """Its agent."""
+        ...
+
+    @property
+    def inherited(self) -> int:
+        """The newest entry of what it was before it was revived; 0 if it was not."""
+        ...
+
+    def closed_by(self, ref: str) -> str:
+        """Return who or what closed a question; empty if that is not known."""
+        ...
+
+
 class AcpRenderer(Rendering):
     """Writes the messages of one session. What was said is spliced in as it came."""
 
-    def __init__(self, live: LiveSession) -> None:
+    def __init__(self, live: Subject) -> None:
         super().__init__()
         self._live = live
         self._address = b'"sessionId":%b,' % quote(live.id)
@@ -108,9 +132,15 @@ class AcpRenderer(Rendering):
 
     def gap(self, first: int, last: int) -> str:
         """Return what is said of entries that are not kept any more."""
-        body = b'{"from":%d,"to":%d}' % (first, last)
-        params = spliced(body, b'{"seq":%d}' % last, first=self._address)
-        return compose_notification("_relaykit/gap", params)
+        return self._told("gap", last, b'{"from":%d,"to":%d}' % (first, last))
+
+    def caught_up(self, seq: int) -> str:
+        """Return what is said once the past was told, where what has asked for it cannot be answered yet."""
+        return self._told("caught_up", seq, b"{}")
+
+    def epoch_changed(self, epoch: str) -> str:
+        """Return what is said before a past that is numbered otherwise than the client thinks."""
+        return self._told("epoch_changed", 0, b'{"epoch":%b}' % quote(epoch))
 
     def extras(self, entry: Entry) -> Sequence[str]:
         """Return what clients that know relaykit are told of an entry besides."""
@@ -131,7 +161,11 @@ class AcpRenderer(Rendering):
         return ()
 
     def _extra(self, what: str, entry: Entry, body: bytes) -> str:
-        return compose_notification(f"_relaykit/{what}", self._params(entry, body))
+        return self._told(what, entry.seq, body)
+
+    def _told(self, what: str, seq: int, body: bytes) -> str:
+        params = spliced(body, b'{"seq":%d}' % seq, first=self._address)
+        return compose_notification(f"_relaykit/{what}", params)
 
     # ------------------------------------------------------------ for who has asked
 
