@@ -24,6 +24,7 @@ from relaykit_gateway.guard import Guard
 from relaykit_gateway.page import StatusPage
 from relaykit_gateway.problems import Problem
 from relaykit_gateway.settings import GatewaySettings
+from relaykit_gateway.stalls import pipe_of
 
 logger = logging.getLogger(__name__)
 
@@ -76,8 +77,8 @@ class _WebSocket:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
-    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        await Connection(self._gateway, receive, send).run()
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await Connection(self._gateway, receive, send).run(pipe_of(scope))
 
 
 class _Acp:
@@ -86,7 +87,7 @@ class _Acp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         wishes = QueryParams(scope["query_string"])
-        await AcpConnection(self._gateway, receive, send, wishes).run()
+        await AcpConnection(self._gateway, receive, send, wishes).run(pipe_of(scope))
 
 
 class _Exact:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, TypeVarTuple
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, TypeVarTuple
 
 import anyio
 from anyio.abc import TaskGroup
 from starlette.types import Message, Receive, Send
 
 from relaykit.relay import Relay
+from relaykit_gateway.stalls import TRY_AGAIN_LATER, Pipe, Progress, place_of
 
 if TYPE_CHECKING:
     from relaykit_gateway.following import Following
@@ -39,15 +41,20 @@ class Channel(ABC, Generic[F]):
     :param sending: held while something is sent, so that messages of several sessions do not mix.
     """
 
+    protocol: ClassVar[str]
+    """What is spoken here, in one word."""
+
     def __init__(self, gateway: Gateway, receive: Receive, send: Send) -> None:
         self.gateway = gateway
         self.id = gateway.relay.ids.new_id()
         self.sending = anyio.Lock(fast_acquire=True)
+        self.progress = Progress()
         self._receive = receive
         self._send = send
         self._followers: dict[str, F] = {}
         self._tasks: TaskGroup | None = None
         self._closed = False
+        self._sent_away: list[F] | None = None  # what followed then, if it was
 
     @property
     def relay(self) -> Relay:
@@ -61,8 +68,12 @@ class Channel(ABC, Generic[F]):
 
     # ------------------------------------------------------------ its life
 
-    async def run(self) -> None:
-        """Serve the client until it goes, or is sent away. Called once, with the upgrade still to be accepted."""
+    async def run(self, pipe: Pipe | None = None) -> None:
+        """Serve the client until it goes, or is sent away. Called once, with the upgrade still to be accepted.
+
+        :param pipe: what the server knows of the connection.
+        """
+        self.progress.pipe = pipe
         await self._receive()  # websocket.connect
         try:
             await self.send_event({"type": "websocket.accept", "headers": list(self._headers())})
@@ -71,6 +82,8 @@ class Channel(ABC, Generic[F]):
                 with self.gateway.connected(self):
                     await self._serve()
                 tasks.cancel_scope.cancel()
+            if self._sent_away is not None and not self._closed:
+                await self._let_go(self._sent_away)
         except ClientGone:
             logger.debug("client %s went before it was served", self.id)
 
@@ -128,6 +141,25 @@ class Channel(ABC, Generic[F]):
                 await self.send_event({"type": "websocket.close", "code": code, "reason": reason})
                 self._closed = True
 
+    def send_away(self) -> bool:
+        """Close with the client's place in the reason: it takes nothing. False if that is being done already."""
+        if self._sent_away is not None or self._closed:
+            return False
+        self._sent_away = list(self._followers.values())
+        self.hang_up()
+        return True
+
+    async def _let_go(self, followers: Iterable[F]) -> None:
+        """Close, without waiting for the client to take what was sent before."""
+        reason = place_of(self.relay, [(follower.session_id, follower.told) for follower in followers])
+        logger.info("client %s takes nothing, and is sent away: %s", self.id, reason)
+        self._closed = True
+        if self.progress.pipe is not None:
+            self.progress.pipe.let_go(TRY_AGAIN_LATER, reason)
+            return
+        with anyio.move_on_after(_GOODBYE_SECONDS), suppress(OSError):
+            await self._send({"type": "websocket.close", "code": TRY_AGAIN_LATER, "reason": reason})
+
     def hang_up(self) -> None:
         """End everything here without another word."""
         if self._tasks is not None:
@@ -150,10 +182,15 @@ class Channel(ABC, Generic[F]):
         """
         if self._closed:
             raise ClientGone
+        progress = self.progress
+        progress.waiting += 1
         try:
             await self._send(event)
         except OSError as error:  # what ASGI has servers raise when the client has gone
             raise ClientGone from error
+        finally:
+            progress.waiting -= 1
+        progress.sent += 1
 
     # ------------------------------------------------------------ what it follows
 

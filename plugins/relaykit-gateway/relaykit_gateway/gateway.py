@@ -14,6 +14,7 @@ from relaykit_gateway.messages import MessageTable
 from relaykit_gateway.render import Renderer
 from relaykit_gateway.rendering import PerSession
 from relaykit_gateway.settings import GatewaySettings
+from relaykit_gateway.stalls import Stalls
 from relaykit_gateway.token import load_token
 
 if TYPE_CHECKING:
@@ -35,12 +36,14 @@ class Gateway:
         self.messages = MessageTable(relay.messages)
         self.renderers = PerSession(Renderer)
         self.acp_renderers = PerSession(AcpRenderer)
+        self.stalls = Stalls(self, settings.stall_timeout)
         self._channels: set[Channel[Any]] = set()
 
     @contextmanager
     def connected(self, channel: Channel[Any]) -> Iterator[None]:
         """Know of a client for as long as the block lasts."""
         self._channels.add(channel)
+        self.stalls.start()
         try:
             yield
         finally:
