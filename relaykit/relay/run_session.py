@@ -70,6 +70,7 @@ async def _live(session: Session, live: LiveSession, parts: Parts) -> tuple[Caus
             await live.converse(agent)
             if not live.is_falling_asleep:
                 return Cause.AGENT_EXITED, agent.farewell()
+            await Wakes(parts.manager, session.id).survived()  # an end in order is no relay's
             await live.lie_down()
             agent = await _wake(session, live, parts)
     except NotRecovered as error:

@@ -19,8 +19,8 @@ class NotRecovered(SessionError):
 class Wakes:
     """Counts how often an agent was started again without anybody seeing the end of it.
 
-    The count is recorded before the agent is started and taken back once a turn is over, or the start has failed:
-    what is left of it was cut off, with the relay itself.
+    The count is recorded before the agent is started and taken back once a turn is over, the start has failed, or the
+    agent was put to sleep: what is left of it was cut off, with the relay itself.
     """
 
     def __init__(self, manager: Manager, session_id: str) -> None:
@@ -47,5 +47,7 @@ class Wakes:
         await self._manager.record(self._session_id, _KEY, {"wakes": cut_off + 1})
 
     async def survived(self) -> None:
-        """Take the count back."""
-        await self._manager.record(self._session_id, _KEY, {"wakes": 0})
+        """Take the count back, if there is one."""
+        session = await self._manager.get(self._session_id)
+        if session is not None and session.resources.get(_KEY, {}).get("wakes", 0):
+            await self._manager.record(self._session_id, _KEY, {"wakes": 0})

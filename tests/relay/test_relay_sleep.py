@@ -65,6 +65,17 @@ async def test_who_comes_wakes_the_agent_which_goes_on_where_it_was(
         assert processes_of(session_id) == []
 
 
+async def test_who_only_looks_again_and_again_ends_nothing(tmp_path: Path) -> None:
+    async with House(tmp_path).relay() as relay:
+        session_id = await fallen_asleep(relay)
+        for _ in range(6):
+            async with following(relay, session_id, after=relay.live(session_id).conversation.head) as client:
+                await client.until_notice("awake")
+            await relay.live(session_id).fall_asleep("nobody has said anything")
+        session = await relay.require(session_id)
+        assert (session.state, session.resources["relay"]) == (SessionState.ACTIVE, {"wakes": 0})
+
+
 async def test_a_prompt_wakes_the_agent(tmp_path: Path) -> None:
     async with House(tmp_path).relay() as relay, active_session(relay, agent=REMEMBERING) as client:
         await client.say("one", "t1")
