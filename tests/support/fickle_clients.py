@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -69,13 +70,22 @@ class Link:
     def event_nowait(self) -> Event | None:
         try:
             return self._from_app.receive_nowait()
-        except anyio.WouldBlock:
+        except (
+            anyio.WouldBlock,
+            anyio.EndOfStream,
+        ):  # nothing is there; or it was sent away, and has missed why
             return None
+
+    def close(self) -> None:
+        """Let go of everything: the test is over."""
+        self._from_app.close()
+        self._to_app.close()
 
     async def break_off(self) -> None:
         """Lose the connection, and wait until the gateway has noticed."""
         self._from_app.close()
-        self._to_app.send_nowait({"type": "websocket.disconnect", "code": 1006})
+        with suppress(anyio.BrokenResourceError):  # it has been sent away
+            self._to_app.send_nowait({"type": "websocket.disconnect", "code": 1006})
         with anyio.fail_after(SECONDS):
             await self._ended.wait()
         self._to_app.close()
@@ -193,6 +203,7 @@ class FickleClient:
         elif method is not None:
             assert params["_meta"]["relaykit"]["seq"] >= self._newest
         else:
+            assert "result" in message, f"{self.protocol}, behind {self.place}: {message}"
             facts = message["result"]["_meta"]["relaykit"]
             self.epoch = facts["epoch"]
             if self.protocol == "acp":

@@ -85,6 +85,7 @@ class World:
     async def begin(self) -> None:
         await self.open()
         self.session_id = (await self.relay.create("auth", agent=NAME)).id
+        await until(self.relay, self.session_id, Presence.AWAKE)
         self.clients = [FickleClient(protocol, self.session_id) for protocol in ("ws", "acp", "aware") * 2]
 
     async def close(self) -> None:
@@ -235,6 +236,9 @@ async def world(directory: Path, seed: int) -> AsyncIterator[World]:
             raise
         finally:
             tasks.cancel_scope.cancel()
+            for client in world.clients:
+                if client.link is not None:
+                    client.link.close()
             await world.stack.aclose()
 
 
