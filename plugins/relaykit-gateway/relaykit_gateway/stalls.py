@@ -23,7 +23,14 @@ _LOOK = 1.0
 
 
 class Pipe(Protocol):
-    """What a server knows of a connection besides what ASGI has it say."""
+    """What a server does for a connection besides what ASGI has it do."""
+
+    async def send_texts(self, texts: Sequence[str], /) -> None:
+        """Send messages in one go, once there is room: all of them, or none if it is cancelled.
+
+        :raises OSError: the client has gone.
+        """
+        ...
 
     def taken(self) -> int:
         """Return how many bytes the client has taken so far, as far as can be told."""
@@ -41,20 +48,24 @@ def pipe_of(scope: Mapping[str, Any]) -> Pipe | None:
 
 
 class Progress:
-    """Whether a client takes what it is sent. Kept by its channel, looked at now and then.
+    """Whether a client takes what it is sent: each send is a block within it. Looked at now and then."""
 
-    :param waiting: how many sends have begun and not ended.
-    :param sent: how many have ended.
-    """
-
-    __slots__ = ("_seen", "_since", "pipe", "sent", "waiting")
+    __slots__ = ("_seen", "_sent", "_since", "pipe", "waiting")
 
     def __init__(self) -> None:
         self.waiting = 0
-        self.sent = 0
+        """How many sends have begun and not ended."""
         self.pipe: Pipe | None = None
+        self._sent = 0
         self._seen: tuple[int, int] | None = None
         self._since = 0.0
+
+    def __enter__(self) -> None:
+        self.waiting += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.waiting -= 1
+        self._sent += 1
 
     def stalled_for(self, now: float) -> float:
         """Return for how long, in seconds, nothing was taken while something waited, as far as was looked.
@@ -65,7 +76,7 @@ class Progress:
         if not self.waiting:
             self._seen = None
             return 0.0
-        seen = (self.sent, self.pipe.taken() if self.pipe is not None else 0)
+        seen = (self._sent, self.pipe.taken() if self.pipe is not None else 0)
         if seen != self._seen:
             self._seen, self._since = seen, now
         return now - self._since

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio  # noqa: TID251 -- its transports are what uvicorn writes to
+from collections.abc import Sequence
 from typing import Any, cast
 
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
 from websockets.protocol import State
@@ -15,6 +17,7 @@ from relaykit_gateway.stalls import PIPE
 
 _TEXT = 0x81  # a final frame of text
 _SHORT, _MEDIUM = 125, 0xFFFF  # the longest texts whose length takes no, and two, more bytes
+_MEDIUM_HEAD, _LONG_HEAD = bytes((_TEXT, _SHORT + 1)), bytes((_TEXT, _SHORT + 2))
 _PING_BYTES = 6
 _LET_GO_SECONDS = 10.0
 
@@ -33,28 +36,35 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         super().connection_made(cast("Any", self._corked))
 
     async def send(self, message: Any) -> None:
-        """Send; a text that can go out at once is framed here, which takes a quarter of the time.
+        """Send; a text goes the short way."""
+        if message["type"] == "websocket.send" and "text" in message and self.conn.state is State.OPEN:
+            await self.send_texts((message["text"],))
+        else:
+            await super().send(message)
+
+    async def send_texts(self, texts: Sequence[str], /) -> None:
+        """Send texts in one go, framed here, which takes a quarter of the time.
 
         A server's frame is a header of two to ten bytes before the text (RFC 6455, section 5.2).
+
+        :raises OSError: the client has gone.
         """
-        text = message["text"] if message["type"] == "websocket.send" and "text" in message else None
-        if (
-            text is None
-            or not self.writable.is_set()
-            or self.disconnected
-            or self.conn.state is not State.OPEN
-        ):
-            await super().send(message)
-            return
-        data = text.encode()
-        size = len(data)
-        if size <= _SHORT:
-            header = bytes((_TEXT, size))
-        elif size <= _MEDIUM:
-            header = bytes((_TEXT, _SHORT + 1)) + size.to_bytes(2, "big")
-        else:
-            header = bytes((_TEXT, _SHORT + 2)) + size.to_bytes(8, "big")
-        self.transport.write(header + data)
+        if not self.writable.is_set():
+            await self.writable.wait()
+        if self.disconnected or self.close_sent or self.conn.state is not State.OPEN:
+            raise ClientDisconnected
+        parts: list[bytes] = []
+        for text in texts:
+            data = text.encode()
+            size = len(data)
+            if size <= _SHORT:
+                parts.append(bytes((_TEXT, size)))
+            elif size <= _MEDIUM:
+                parts.append(_MEDIUM_HEAD + size.to_bytes(2, "big"))
+            else:
+                parts.append(_LONG_HEAD + size.to_bytes(8, "big"))
+            parts.append(data)
+        self.transport.write(b"".join(parts))
 
     def handle_connect(self, event: Request) -> None:
         """Begin; what speaks ACP may send longer messages."""

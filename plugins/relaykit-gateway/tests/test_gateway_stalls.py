@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +157,9 @@ def test_slow_and_stalled_are_told_apart_by_what_was_taken() -> None:
 
         def taken(self) -> int:
             return self.bytes
+
+        async def send_texts(self, texts: Sequence[str], /) -> None:
+            raise NotImplementedError
 
         def let_go(self, code: int, reason: str) -> None:
             raise NotImplementedError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -108,28 +109,59 @@ class AcpFollower(Following[AcpRenderer]):
     async def _send(self, batch: Batch, renderer: AcpRenderer, cursor: Cursor) -> None:
         if batch.gap:
             await self._tell_gap(batch.gap, renderer)
-        send = self._connection.send_event
-        update = Kind.UPDATE
-        for entry in batch.entries:
-            opens = self._past_ends is not None and not self._is_past(entry)
-            # That the agent is awake is told before the answer: whoever has it hears of no sleep any more.
-            told_first = entry.frame.kind is Kind.NOTICE and entry.frame.method == AWAKE
-            if opens and not told_first:
-                await self._open_up(renderer)
-            self.sent = entry.seq
-            if entry.frame.kind is update:
-                for message in renderer.messages(entry):
-                    await send({"type": "websocket.send", "text": message})
-            else:
-                await self._tell(entry, renderer)
-            self.told = entry.seq
-            if opens and told_first:
-                await self._open_up(renderer)
+        entries, at = batch.entries, 0
+        while at < len(entries):
+            at = await self._send_updates(entries, at, renderer)
+            if at < len(entries):
+                await self._send_alone(entries[at], renderer)
+                at += 1
         if batch.caught_up and self._past_ends is not None:
             self._past_ends = cursor.position
             await self._open_up(renderer)
             if self.pending.opening is not None and self._connection.aware:
                 await self._say(renderer.caught_up(cursor.position))  # the answer waits for the agent
+
+    async def _send_updates(self, entries: Sequence[Entry], at: int, renderer: AcpRenderer) -> int:
+        """Send the updates from here on, up to what is none or opens the session; return where that is.
+
+        By far the most are these: they are sent together.
+        """
+        send, most = self._connection.send_texts, self._connection.takes_together
+        last = entries[-1].seq if self._past_ends is None else self._past_ends
+        update = Kind.UPDATE
+        texts: list[str] = []
+        size = 0
+        for entry in islice(entries, at, None):
+            if entry.frame.kind is not update or entry.seq > last:
+                break
+            at += 1
+            self.sent = entry.seq
+            for message in renderer.messages(entry):
+                texts.append(message)
+                size += len(message)
+            if size >= most:
+                await send(texts)
+                texts, size = [], 0
+                self.told = entry.seq
+        if texts:
+            await send(texts)
+            self.told = self.sent
+        return at
+
+    async def _send_alone(self, entry: Entry, renderer: AcpRenderer) -> None:
+        opens = self._past_ends is not None and not self._is_past(entry)
+        # That the agent is awake is told before the answer: whoever has it hears of no sleep any more.
+        told_first = entry.frame.kind is Kind.NOTICE and entry.frame.method == AWAKE
+        if opens and not told_first:
+            await self._open_up(renderer)
+        self.sent = entry.seq
+        if entry.frame.kind is Kind.UPDATE:
+            await self._say(*renderer.messages(entry))
+        else:
+            await self._tell(entry, renderer)
+        self.told = entry.seq
+        if opens and told_first:
+            await self._open_up(renderer)
 
     async def _tell_gap(self, gap: tuple[int, int], renderer: AcpRenderer) -> None:
         self.sent = gap[1]
@@ -274,8 +306,8 @@ class AcpFollower(Following[AcpRenderer]):
     # ------------------------------------------------------------ saying
 
     async def _say(self, *messages: str) -> None:
-        for message in messages:
-            await self._connection.send_event({"type": "websocket.send", "text": message})
+        if messages:
+            await self._connection.send_texts(messages)
 
     async def _answer_all(self, raw_ids: Sequence[bytes], end: Entry) -> None:
         async with self._connection.sending:
