@@ -84,6 +84,8 @@ class AcpRenderer(Rendering):
 
     def messages(self, entry: Entry) -> Sequence[str]:
         """Return what every client is told of an entry: usually one message; none for what is answers alone."""
+        if self.followers < 2:  # noqa: PLR2004 -- nothing is kept for one alone
+            return self._messages(entry)
         messages = self.kept(entry.seq)
         if messages is None:
             messages = self._messages(entry)
@@ -93,17 +95,20 @@ class AcpRenderer(Rendering):
     def _messages(self, entry: Entry) -> Sequence[str]:
         frame = entry.frame
         if frame.kind is Kind.UPDATE:
-            return self._update(entry)
+            if frame.method == UPDATE and is_plain(
+                frame.body
+            ):  # by far the most: nothing of it is taken apart
+                text = str(frame.body, "utf-8", "replace")
+                return (f"{self._update_head}{entry.seq}}}}},{text[1:]}}}",)
+            return self._other_update(entry)
         if frame.kind is Kind.REQUEST:
             return (compose_request(frame.ref, frame.method, self._params(entry, frame.body)),)
         if frame.kind is Kind.PROMPT:
             return self._said_by_people(entry)
         return ()
 
-    def _update(self, entry: Entry) -> Sequence[str]:
+    def _other_update(self, entry: Entry) -> Sequence[str]:
         _, body, _, method, _ = entry.frame
-        if method == UPDATE and is_plain(body):  # by far the most: nothing of it is taken apart
-            return (f"{self._update_head}{entry.seq}}}}},{str(body, 'utf-8', 'replace')[1:]}}}",)
         if method == CANCEL_REQUEST:
             return ()  # of a question, which the relay closes for everybody
         return (compose_notification(method, self._params(entry, body)),)
