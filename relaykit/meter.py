@@ -90,5 +90,11 @@ HOOK_SECONDS = Figure(
     unit="seconds",
     labels={"plugin": (), "hook": ()},
 )
+CLIENTS_STALLED = Figure(
+    "clients_stalled",
+    FigureKind.COUNTER,
+    "Clients that were sent away because they took nothing of what there was for them, by protocol.",
+    labels={"protocol": ("acp", "ws")},
+)
 
-FIGURES: tuple[Figure, ...] = (SESSION_TRANSITIONS, MESSAGES, HOOK_FAILURES, HOOK_SECONDS)
+FIGURES: tuple[Figure, ...] = (SESSION_TRANSITIONS, MESSAGES, HOOK_FAILURES, HOOK_SECONDS, CLIENTS_STALLED)

@@ -55,7 +55,7 @@ class Asking:
         clock: Clock,
         telling: Telling,
     ) -> None:
-        self.deciders = Deciders(conversation)
+        self.deciders = Deciders(conversation.read)
         self._conversation = conversation
         self._questions = questions
         self._launcher = launcher

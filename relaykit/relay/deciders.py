@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from relaykit.conversation.conversation import Conversation
 from relaykit.conversation.frame import Frame, Kind
 from relaykit.conversation.journal import Entry
 from relaykit.relay.notices import DECIDED, notice
@@ -25,6 +26,14 @@ RELAY, AGENT = "relay", "agent"
 
 _REMEMBERED = 64
 """Of how many questions it is known in memory who closed them."""
+
+
+class Read(Protocol):
+    """Reads a transcript, as `Conversation.read` does."""
+
+    async def __call__(self, *, after: int, limit: int) -> Sequence[Entry]:
+        """Return up to `limit` entries with seq > `after`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +60,13 @@ def decided(decision: Frame, decider: Decider) -> Frame:
 
 
 class Deciders:
-    """Tells who or what closed a question of one session: one of the last from memory, any from the transcript."""
+    """Tells who or what closed a question of one session: one of the last from memory, any from the transcript.
 
-    def __init__(self, conversation: Conversation) -> None:
-        self._conversation = conversation
+    :param read: reads the transcript, as `Conversation.read` does.
+    """
+
+    def __init__(self, read: Read) -> None:
+        self._read = read
         self._last: dict[str, str] = {}
 
     def remember(self, ref: str, by: str) -> None:
@@ -79,7 +91,7 @@ class Deciders:
         known = self.of(decision.frame.ref)
         if known:
             return known
-        behind = await self._conversation.read(after=decision.seq, limit=1)
+        behind = await self._read(after=decision.seq, limit=1)
         return next((_by(entry.frame, decision.frame.ref) for entry in behind), "")
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # for `support`, as pytest has it
 
+from attach import measure_attach
 from bridges import measure_bridges
 from connect import measure_connect
 from durable import measure_durable
@@ -33,6 +34,7 @@ BENCHMARKS = {
     "connect": measure_connect,
     "durable": measure_durable,
     "storage": measure_storage,
+    "attach": measure_attach,
 }
 
 

@@ -96,7 +96,7 @@ async def test_the_transcript_tells_and_an_older_one_does_not() -> None:
             answers[2],
         ]
     )
-    deciders = Deciders(conversation)
+    deciders = Deciders(conversation.read)
     given = [entry for entry in entries if entry.frame.kind is Kind.DECISION]
     assert [await deciders.find(entry) for entry in given] == ["ann", "", ""]
     deciders.remember("q2", "bob")
@@ -106,7 +106,7 @@ async def test_the_transcript_tells_and_an_older_one_does_not() -> None:
 
 
 async def test_memory_is_bounded() -> None:
-    deciders = Deciders(await open_conversation())
+    deciders = Deciders((await open_conversation()).read)
     for number in range(1000):
         deciders.remember(f"q{number}", "ann")
     assert deciders.of("q999") == "ann"

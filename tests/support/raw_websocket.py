@@ -79,6 +79,17 @@ class RawWebSocket:
             self._buffer += data
         return messages
 
+    def receive_raw(self) -> bytes:
+        """Return what has arrived, as it came over the wire: for who does not look at messages."""
+        data = self._socket.recv(262144)
+        if not data:
+            raise ConnectionError("the server closed the connection")
+        return data
+
+    def fileno(self) -> int:
+        """Return the descriptor, for selectors."""
+        return self._socket.fileno()
+
     def _messages(self) -> Iterator[bytes]:
         buffer, at = self._buffer, 0
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable, MutableMapping
 from contextlib import asynccontextmanager
+from math import inf
 from typing import Any
 
 import anyio
@@ -66,15 +67,16 @@ class WsSocket:
 
 
 @asynccontextmanager
-async def ws_socket(gateway: Gateway, *, token: str = "") -> AsyncIterator[WsSocket]:
+async def ws_socket(gateway: Gateway, *, token: str = "", room: float = inf) -> AsyncIterator[WsSocket]:
     """Connect a client, and leave with a disconnect.
 
     :param token: by default the relay's own.
+    :param room: how many messages it may be sent before it hears one.
     """
     from relaykit_gateway.app import build_app
 
     token = token or token_path(gateway.relay.settings.state_dir).read_text()
-    async with asgi_websocket(build_app(gateway).__call__, "/ws", token=token) as (say, hear):
+    async with asgi_websocket(build_app(gateway).__call__, "/ws", token=token, room=room) as (say, hear):
         socket = WsSocket(say, hear)
         assert (await socket.event())["type"] == "websocket.accept"
         await socket.skip_to("connection:established")

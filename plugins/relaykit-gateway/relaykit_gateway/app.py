@@ -28,6 +28,7 @@ from relaykit_gateway.limits import refuse
 from relaykit_gateway.page import StatusPage
 from relaykit_gateway.problems import Problem
 from relaykit_gateway.settings import GatewaySettings
+from relaykit_gateway.stalls import pipe_of
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ class _Socket:
             await refuse(scope, receive, send, why=why)
             return
         with self._gateway.place():
-            await self._make(self._gateway, scope, receive, send).run()
+            await self._make(self._gateway, scope, receive, send).run(pipe_of(scope))
 
 
 class _Exact:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, TypeVarTuple
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, TypeVarTuple
 
 import anyio
 from anyio.abc import TaskGroup
@@ -16,6 +17,7 @@ from relaykit.relay.access import Access
 from relaykit.relay.restricted import RestrictedRelay
 from relaykit_gateway.credentials import SUBPROTOCOL, caller_of
 from relaykit_gateway.limits import FLOOD_SECONDS, MessageRate
+from relaykit_gateway.stalls import TRY_AGAIN_LATER, Pipe, Progress, place_of
 
 if TYPE_CHECKING:
     from relaykit_gateway.following import Following
@@ -29,6 +31,7 @@ POLICY_VIOLATION = 1008
 
 _GOODBYE_SECONDS = 2.0
 _DISMISSAL_SECONDS = 0.5
+_TOGETHER = 32 * 1024
 
 F = TypeVar("F", bound="Following[Any]")
 Ts = TypeVarTuple("Ts")
@@ -48,6 +51,9 @@ class Channel(ABC, Generic[F]):
     :param sending: held while something is sent, so that messages of several sessions do not mix.
     """
 
+    protocol: ClassVar[str]
+    """What is spoken here, in one word."""
+
     def __init__(self, gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
         self.gateway = gateway
         self.caller = caller_of(scope)
@@ -56,12 +62,14 @@ class Channel(ABC, Generic[F]):
         self.sending = anyio.Lock(fast_acquire=True)
         self._subprotocol = SUBPROTOCOL if SUBPROTOCOL in scope.get("subprotocols", ()) else None
         self._rate = MessageRate(gateway.settings.max_messages_per_second, gateway.relay.clock)
+        self.progress = Progress()
         self._receive = receive
         self._send = send
         self._followers: dict[str, F] = {}
         self._tasks: TaskGroup | None = None
         self._closed = False
         self._dismissed = False
+        self._sent_away: list[F] | None = None  # what followed then, if it was
 
     @property
     def access(self) -> Access:
@@ -75,8 +83,12 @@ class Channel(ABC, Generic[F]):
 
     # ------------------------------------------------------------ its life
 
-    async def run(self) -> None:
-        """Serve the client until it goes, or is sent away. Called once, with the upgrade still to be accepted."""
+    async def run(self, pipe: Pipe | None = None) -> None:
+        """Serve the client until it goes, or is sent away. Called once, with the upgrade still to be accepted.
+
+        :param pipe: what the server knows of the connection.
+        """
+        self.progress.pipe = pipe
         await self._receive()  # websocket.connect
         try:
             await self.send_event(
@@ -91,6 +103,8 @@ class Channel(ABC, Generic[F]):
                 with self.gateway.connected(self):
                     await self._serve()
                 tasks.cancel_scope.cancel()
+            if self._sent_away is not None and not self._closed:
+                await self._let_go(self._sent_away)
         except ClientGone:
             logger.debug("client %s went before it was served", self.id)
 
@@ -174,6 +188,27 @@ class Channel(ABC, Generic[F]):
             await self.close(POLICY_VIOLATION, why)
         self.hang_up()
 
+    def send_away(self) -> bool:
+        """Close with the client's place in the reason: it takes nothing. False if that is being done already."""
+        if self._sent_away is not None or self._closed:
+            return False
+        self._sent_away = list(self._followers.values())
+        self.hang_up()
+        return True
+
+    async def _let_go(self, followers: Iterable[F]) -> None:
+        """Close, without waiting for the client to take what was sent before."""
+        reason = place_of(
+            self.gateway.relay, [(follower.session_id, follower.told) for follower in followers]
+        )
+        logger.info("client %s takes nothing, and is sent away: %s", self.id, reason)
+        self._closed = True
+        if self.progress.pipe is not None:
+            self.progress.pipe.let_go(TRY_AGAIN_LATER, reason)
+            return
+        with anyio.move_on_after(_GOODBYE_SECONDS), suppress(OSError):
+            await self._send({"type": "websocket.close", "code": TRY_AGAIN_LATER, "reason": reason})
+
     def hang_up(self) -> None:
         """End everything here without another word."""
         if self._tasks is not None:
@@ -189,6 +224,29 @@ class Channel(ABC, Generic[F]):
         async with self.sending:
             await self.send_event({"type": "websocket.send", "text": text})
 
+    @property
+    def takes_together(self) -> int:
+        """How many characters of messages are best sent together; 0: each message is best sent alone."""
+        return _TOGETHER if self.progress.pipe is not None else 0
+
+    async def send_texts(self, texts: Sequence[str]) -> None:
+        """Send messages that are JSON already, in one go if the server can; whoever calls it holds `sending`.
+
+        :raises ClientGone: there is nobody to hear it.
+        """
+        pipe = self.progress.pipe
+        if pipe is None:
+            for text in texts:
+                await self.send_event({"type": "websocket.send", "text": text})
+            return
+        if self._closed:
+            raise ClientGone
+        try:
+            with self.progress:
+                await pipe.send_texts(texts)
+        except OSError as error:  # as below
+            raise ClientGone from error
+
     async def send_event(self, event: Message) -> None:
         """Send an ASGI event; whoever calls it holds `sending`.
 
@@ -197,7 +255,8 @@ class Channel(ABC, Generic[F]):
         if self._closed:
             raise ClientGone
         try:
-            await self._send(event)
+            with self.progress:
+                await self._send(event)
         except OSError as error:  # what ASGI has servers raise when the client has gone
             raise ClientGone from error
 

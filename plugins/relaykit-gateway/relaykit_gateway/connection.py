@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 class Connection(Channel[Follower]):
     """A client of ``/ws``."""
 
+    protocol = "ws"
+
     async def send(self, message: Mapping[str, Any], /) -> None:
         """Send one JSON object to this client.
 

@@ -87,38 +87,47 @@ class Follower(Following[Renderer]):
         await self._channel.send_text(attached)
 
     async def _send(self, batch: Batch, renderer: Renderer, cursor: Cursor) -> None:
-        send = self._channel.send_event
+        send, most = self._channel.send_texts, self._channel.takes_together
         if batch.gap:
             first, last = batch.gap
-            gap = compose("session:gap", **{"sessionId": self.session_id, "from": first, "to": last})
-            await send({"type": "websocket.send", "text": gap})
+            await send([compose("session:gap", **{"sessionId": self.session_id, "from": first, "to": last})])
+            self.told = last
+        texts: list[str] = []  # what is sent together
+        size = 0
         for entry in batch.entries:
-            if entry.frame.kind in _SAID_BY_CLIENTS and self._is_own(entry):
-                continue
-            messages = (
-                self._question(entry, batch, renderer)
-                if entry.frame.kind is Kind.REQUEST
-                else renderer.render_now(entry)
-            )
+            messages = self._rendered(entry, batch, renderer)
             if messages is None:
                 messages = await renderer.render(entry)
             for message in messages:
-                await send({"type": "websocket.send", "text": message})
+                texts.append(message)
+                size += len(message)
+            if size >= most:
+                await send(texts)
+                texts, size = [], 0
+                self.told = entry.seq
+        if texts:
+            await send(texts)
         if batch.entries:
-            last_frame = batch.entries[-1].frame
-            ended = last_frame.kind is Kind.NOTICE and last_frame.method == ENDED
-            self._told_end = ended and batch.entries[-1].seq > renderer.inherited
+            last_entry = batch.entries[-1]
+            self.told = last_entry.seq
+            ended = last_entry.frame.kind is Kind.NOTICE and last_entry.frame.method == ENDED
+            self._told_end = ended and last_entry.seq > renderer.inherited
         if batch.caught_up:
             await self._ask_again(renderer)
         if batch.caught_up and self._announce:
-            caught_up = compose("session:caught_up", sessionId=self.session_id, seq=cursor.position)
-            await send({"type": "websocket.send", "text": caught_up})
+            await send([compose("session:caught_up", sessionId=self.session_id, seq=cursor.position)])
 
-    def _question(self, entry: Entry, batch: Batch, renderer: Renderer) -> Sequence[str] | None:
-        """Return what the client is told of a question: nothing if it was answered before any person saw it."""
-        if is_judged(entry, batch.entries):
+    def _rendered(self, entry: Entry, batch: Batch, renderer: Renderer) -> Sequence[str] | None:
+        """Return what the client is told of an entry, without waiting; None if it takes some reading."""
+        kind = entry.frame.kind
+        if kind in _SAID_BY_CLIENTS and self._is_own(entry):
             return ()
-        return (renderer.unanswerable(entry),) if self._observes else renderer.render_now(entry)
+        if kind is Kind.REQUEST:
+            if is_judged(entry, batch.entries):
+                return ()  # it was answered before any person saw it
+            if self._observes:
+                return (renderer.unanswerable(entry),)
+        return renderer.render_now(entry)
 
     async def _ask_again(self, renderer: Renderer) -> None:
         """Put the questions of the time before that are still open: this may be another who comes back."""

@@ -10,20 +10,32 @@ import anyio
 from anyio.abc import TaskStatus
 from anyio.lowlevel import checkpoint
 
-from relaykit.conversation import Batch, Cursor
+from relaykit.conversation import Batch, Cursor, Entry
 from relaykit.errors import JournalError
 from relaykit.relay import LiveSession
 from relaykit_gateway.channel import Channel, ClientGone
 from relaykit_gateway.rendering import PerSession, Rendering
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Sequence
 
 logger = logging.getLogger(__name__)
 
-_BATCH = 256
+_FIRST_BATCH, _LARGEST_BATCH = 8, 256
+_BATCH_BYTES = 256 * 1024
 
 R = TypeVar("R", bound=Rendering)
+
+
+def _next_limit(entries: Sequence[Entry], limit: int) -> int:
+    """Return how many entries to read next: what is read stays in memory until the client has taken it.
+
+    :param entries: those that were read last; the next ones will not be much longer.
+    """
+    if not entries:
+        return limit
+    size = sum([len(frame.body) for _, _, frame in entries]) + 1
+    return max(1, min(2 * limit, _LARGEST_BATCH, _BATCH_BYTES * len(entries) // size))
 
 
 class Following(ABC, Generic[R]):
@@ -40,6 +52,10 @@ class Following(ABC, Generic[R]):
         self.ended = anyio.Event()
         self._channel = channel
         self._scope = anyio.CancelScope()
+        self.told = 0
+        """The newest seq up to which everything was sent whole: what lies behind it is to be told again."""
+        self.epoch_changed = False
+        """The client has asked for another numbering than the session has: it is told everything."""
         self._stopped = False
         self._sending = False
         self._queue_told = 0  # its version
@@ -76,6 +92,8 @@ class Following(ABC, Generic[R]):
                     epoch=epoch,
                 )
                 async with attachment as cursor:
+                    self.told = cursor.position
+                    self.epoch_changed = epoch is not None and epoch != cursor.epoch
                     with self._renderers().of(live) as renderer:
                         await self._begin(live, cursor)
                         task_status.started()
@@ -103,11 +121,13 @@ class Following(ABC, Generic[R]):
             self._channel.hang_up()
 
     async def _follow(self, live: LiveSession, cursor: Cursor, renderer: R) -> None:
+        limit = _FIRST_BATCH
         while True:
             try:
-                batch = await cursor.next(_BATCH)
+                batch = await cursor.next(limit)
             except anyio.EndOfStream:
                 break
+            limit = _next_limit(batch.entries, limit)
             async with self._channel.sending:
                 if not await self._send_whole(live, batch, renderer, cursor):
                     return

@@ -15,6 +15,7 @@ from relaykit_gateway.messages import MessageTable
 from relaykit_gateway.render import Renderer
 from relaykit_gateway.rendering import PerSession
 from relaykit_gateway.settings import GatewaySettings
+from relaykit_gateway.stalls import Stalls
 from relaykit_gateway.token import load_token
 from relaykit_gateway.token_file import KnownTokens, TokenFile, tokens_path
 
@@ -42,7 +43,8 @@ class Gateway:
         self.credentials = Credentials(self.token, known, self.tickets)
         self.messages = MessageTable(relay.messages)
         self.renderers = PerSession(Renderer)
-        self.acp_renderers = PerSession(AcpRenderer)
+        self.acp_renderers = PerSession(lambda live: AcpRenderer(live, live.asking.deciders))
+        self.stalls = Stalls(self, settings.stall_timeout)
         self._channels: set[Channel[Any]] = set()
         self._places = 0
         self._watching = False
@@ -68,6 +70,7 @@ class Gateway:
         if channel.caller.token is not None and not self._watching:
             self._watching = True
             self.relay.start(self._watch_tokens)
+        self.stalls.start()
         try:
             yield
         finally:

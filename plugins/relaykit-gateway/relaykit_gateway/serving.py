@@ -8,21 +8,16 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from typing import Any, cast
 
 import anyio
 import uvicorn
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.http11 import Request
-from websockets.protocol import State
 
 from relaykit.errors import RelaykitError, SettingsError
 from relaykit.relay import Relay
-from relaykit_gateway.acp.connection import MAX_MESSAGE_BYTES
 from relaykit_gateway.app import build_app
-from relaykit_gateway.corked import CorkedTransport
 from relaykit_gateway.gateway import Gateway
 from relaykit_gateway.settings import GatewaySettings
+from relaykit_gateway.websocket_protocol import WebSocketProtocol
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +25,6 @@ _HARD_LIMIT = 2
 """Messages up to this many times `max_message_bytes` are read, and answered; longer ones close with 1009."""
 
 _STOP_SECONDS = 3
-_TEXT = 0x81  # a final frame of text
-_SHORT, _MEDIUM = 125, 0xFFFF  # the longest texts whose length takes no, and two, more bytes
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- compared with, not bound to
 
 
@@ -54,7 +47,7 @@ async def serve_gateway(relay: Relay, *, settings: GatewaySettings | None = None
             uvicorn.Config(
                 app,
                 http="h11",
-                ws=_WebSocketProtocol,
+                ws=WebSocketProtocol,
                 ws_max_size=_HARD_LIMIT * settings.max_message_bytes,
                 ws_ping_interval=settings.ping_interval,
                 ws_ping_timeout=settings.pong_timeout,
@@ -82,49 +75,6 @@ async def serve_gateway(relay: Relay, *, settings: GatewaySettings | None = None
             with anyio.CancelScope(shield=True):
                 await gateway.aclose()
                 await server.stop()
-
-
-class _WebSocketProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's own, with a short way for what is sent most, and a short end for who does not listen."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin, with a transport that writes in one go what is sent in one go."""
-        super().connection_made(cast("Any", CorkedTransport(cast("asyncio.Transport", transport), self.loop)))
-
-    async def send(self, message: Any) -> None:
-        """Send; a text that can go out at once is framed here, which takes a quarter of the time.
-
-        A server's frame is a header of two to ten bytes before the text (RFC 6455, section 5.2).
-        """
-        text = message["text"] if message["type"] == "websocket.send" and "text" in message else None
-        if (
-            text is None
-            or not self.writable.is_set()
-            or self.disconnected
-            or self.conn.state is not State.OPEN
-        ):
-            await super().send(message)
-            return
-        data = text.encode()
-        size = len(data)
-        if size <= _SHORT:
-            header = bytes((_TEXT, size))
-        elif size <= _MEDIUM:
-            header = bytes((_TEXT, _SHORT + 1)) + size.to_bytes(2, "big")
-        else:
-            header = bytes((_TEXT, _SHORT + 2)) + size.to_bytes(8, "big")
-        self.transport.write(header + data)
-
-    def handle_connect(self, event: Request) -> None:
-        """Begin; what speaks ACP may send longer messages."""
-        if event.path.partition("?")[0] == "/acp":
-            self.conn.max_message_size = MAX_MESSAGE_BYTES
-        super().handle_connect(event)
-
-    def keepalive_timeout(self) -> None:
-        """Drop a client that answers no ping; an orderly close would wait until it has read everything."""
-        super().keepalive_timeout()
-        self.transport.abort()
 
 
 class _Server(uvicorn.Server):

@@ -33,6 +33,9 @@ class GatewaySettings:
     )
     ping_interval: float = setting(30.0, help="seconds between pings to a client")
     pong_timeout: float = setting(10.0, help="seconds that a client may take to answer a ping")
+    stall_timeout: float = setting(
+        30.0, help="seconds that a client may take nothing while there is something for it"
+    )
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= _MAX_PORT:
@@ -50,7 +53,7 @@ class GatewaySettings:
         for name in ("max_clients", "max_messages_per_second"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0, for any number, or more")
-        for name in ("max_message_bytes", "ping_interval", "pong_timeout"):
+        for name in ("max_message_bytes", "ping_interval", "pong_timeout", "stall_timeout"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be more than 0")
 

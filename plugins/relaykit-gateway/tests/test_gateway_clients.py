@@ -189,7 +189,7 @@ async def deaf_client(relay: Relay, session_id: str) -> SocketStream:
 async def test_a_client_that_never_reads_delays_nobody_and_is_dropped(
     tmp_path: Path, presence: Presence
 ) -> None:
-    settings = gateway_settings(tmp_path, gateway="ping_interval = 1\npong_timeout = 1")
+    settings = gateway_settings(tmp_path, gateway="ping_interval = 1\npong_timeout = 1\nstall_timeout = 1")
     extra = {"presence": presence}
     async with open_gateway_relay(settings, extra=extra) as relay, connected(relay, max_size=None) as client:
         session_id = await client.create()

@@ -82,6 +82,8 @@ def untouched() -> dict[Series, float]:
         **histogram("relaykit_session_duration_seconds", LIFE_BUCKETS, []),
         series("relaykit_messages_total", direction="to_agent"): 0,
         series("relaykit_messages_total", direction="from_agent"): 0,
+        series("relaykit_clients_stalled_total", protocol="acp"): 0,
+        series("relaykit_clients_stalled_total", protocol="ws"): 0,
         series("relaykit_build_info", version=version("relaykit")): 1,
     }
 
@@ -151,6 +153,8 @@ async def test_a_known_workload_is_shown_exactly(tmp_path: Path) -> None:
         **histogram("relaykit_session_duration_seconds", LIFE_BUCKETS, [42, 7200]),
         series("relaykit_messages_total", direction="to_agent"): 2,
         series("relaykit_messages_total", direction="from_agent"): 5,
+        series("relaykit_clients_stalled_total", protocol="acp"): 0,
+        series("relaykit_clients_stalled_total", protocol="ws"): 0,
         series("relaykit_hook_failures_total", plugin="failing", hook=ON_TRANSITION, failure="error"): 3,
         **histogram(
             "relaykit_hook_seconds", BUCKETS["seconds"], instant, plugin="failing", hook=ON_TRANSITION

@@ -47,6 +47,8 @@ class AcpConnection(Channel[AcpFollower]):
     :param wishes: the query: ``agent``, ``project`` and ``role`` for what the client does not say itself.
     """
 
+    protocol = "acp"
+
     def __init__(
         self, gateway: Gateway, scope: Scope, receive: Receive, send: Send, wishes: Mapping[str, str]
     ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -60,6 +61,7 @@ class AcpFollower(Following[AcpRenderer]):
         self._never_put: set[str] = set()  # refs of questions that were answered before any person saw them
         self._told_end = False
         self._epoch = ""
+        self._gaps: list[tuple[int, int]] = []  # in what the opening has asked for
 
     @property
     def is_open(self) -> bool:
@@ -105,34 +107,76 @@ class AcpFollower(Following[AcpRenderer]):
         opening = self.pending.opening
         if opening is not None and opening.creates:
             self._past_ends = 0  # a new session has none: whatever its agent says is said now
+        if self.epoch_changed and self._connection.aware:
+            with self._renderers().of(live) as renderer:
+                await self._connection.send_text(renderer.epoch_changed(cursor.epoch))
 
     async def _send(self, batch: Batch, renderer: AcpRenderer, cursor: Cursor) -> None:
-        send = self._connection.send_event
         if batch.gap:
-            self.sent = batch.gap[1]
-            if self._connection.aware:
-                await self._say(renderer.gap(*batch.gap))
-        update = Kind.UPDATE
-        for entry in batch.entries:
-            opens = self._past_ends is not None and not self._is_past(entry)
-            # That the agent is awake is told before the answer: whoever has it hears of no sleep any more.
-            told_first = entry.frame.kind is Kind.NOTICE and entry.frame.method == AWAKE
-            if opens and not told_first:
-                await self._open_up(renderer)
-            self.sent = entry.seq
-            if entry.frame.kind is update:
-                for message in renderer.messages(entry):
-                    await send({"type": "websocket.send", "text": message})
-            else:
-                if self.is_open and entry.frame.kind is Kind.REQUEST and is_judged(entry, batch.entries):
-                    self._never_put.add(entry.frame.ref)
-                    continue
-                await self._tell(entry, renderer)
-            if opens and told_first:
-                await self._open_up(renderer)
+            await self._tell_gap(batch.gap, renderer)
+        entries, at = batch.entries, 0
+        while at < len(entries):
+            at = await self._send_updates(entries, at, renderer)
+            if at < len(entries):
+                await self._send_alone(entries[at], batch, renderer)
+                at += 1
         if batch.caught_up and self._past_ends is not None:
             self._past_ends = cursor.position
             await self._open_up(renderer)
+            if self.pending.opening is not None and self._connection.aware:
+                await self._say(renderer.caught_up(cursor.position))  # the answer waits for the agent
+
+    async def _send_updates(self, entries: Sequence[Entry], at: int, renderer: AcpRenderer) -> int:
+        """Send the updates from here on, up to what is none or opens the session; return where that is.
+
+        By far the most are these: they are sent together.
+        """
+        send, most = self._connection.send_texts, self._connection.takes_together
+        last = entries[-1].seq if self._past_ends is None else self._past_ends
+        update = Kind.UPDATE
+        texts: list[str] = []
+        size = 0
+        for entry in islice(entries, at, None):
+            if entry.frame.kind is not update or entry.seq > last:
+                break
+            at += 1
+            self.sent = entry.seq
+            for message in renderer.messages(entry):
+                texts.append(message)
+                size += len(message)
+            if size >= most:
+                await send(texts)
+                texts, size = [], 0
+                self.told = entry.seq
+        if texts:
+            await send(texts)
+            self.told = self.sent
+        return at
+
+    async def _send_alone(self, entry: Entry, batch: Batch, renderer: AcpRenderer) -> None:
+        opens = self._past_ends is not None and not self._is_past(entry)
+        # That the agent is awake is told before the answer: whoever has it hears of no sleep any more.
+        told_first = entry.frame.kind is Kind.NOTICE and entry.frame.method == AWAKE
+        if opens and not told_first:
+            await self._open_up(renderer)
+        self.sent = entry.seq
+        if entry.frame.kind is Kind.UPDATE:
+            await self._say(*renderer.messages(entry))
+        elif self.is_open and entry.frame.kind is Kind.REQUEST and is_judged(entry, batch.entries):
+            self._never_put.add(entry.frame.ref)
+        else:
+            await self._tell(entry, renderer)
+        self.told = entry.seq
+        if opens and told_first:
+            await self._open_up(renderer)
+
+    async def _tell_gap(self, gap: tuple[int, int], renderer: AcpRenderer) -> None:
+        self.sent = gap[1]
+        if not self.is_open:
+            self._gaps.append(gap)
+        if self._connection.aware:
+            await self._say(renderer.gap(*gap))
+        self.told = gap[1]
 
     @property
     def _hears_queue(self) -> bool:
@@ -240,6 +284,7 @@ class AcpFollower(Following[AcpRenderer]):
                 "epoch": self._epoch,
                 "seq": self.sent,
                 "turnRunning": live.conversation.running_turn or None,
+                **self._what_differs(),
             }
             first = b'"sessionId":%b,' % quote(self.session_id) if opening.creates else b""
             result = spliced(object_of(live.opened), object_of(facts), first=first)
@@ -250,6 +295,13 @@ class AcpFollower(Following[AcpRenderer]):
                 entry = Entry(question.seq, self._session.created_at, question.request)
             if entry is not None:
                 await self._put(entry, renderer)
+
+    def _what_differs(self) -> dict[str, object]:
+        """Return in what the client did not get what it has asked for; nothing if it did."""
+        differs: dict[str, object] = {"epochChanged": True} if self.epoch_changed else {}
+        if self._gaps:
+            differs["gaps"] = [{"from": first, "to": last} for first, last in self._gaps]
+        return differs
 
     def _not_opened(self, ending: _Ending) -> RpcError:
         if self._live.spawn_error is not None:
@@ -282,8 +334,8 @@ class AcpFollower(Following[AcpRenderer]):
     # ------------------------------------------------------------ saying
 
     async def _say(self, *messages: str) -> None:
-        for message in messages:
-            await self._connection.send_event({"type": "websocket.send", "text": message})
+        if messages:
+            await self._connection.send_texts(messages)
 
     async def _answer_all(self, raw_ids: Sequence[bytes], end: Entry) -> None:
         async with self._connection.sending:

@@ -13,10 +13,12 @@ from relaykit.session import Session, SessionFilter
 from relaykit_gateway.acp.envelope import Message, compose_error, key_of
 from relaykit_gateway.acp.errors import CANCELLED, INVALID_PARAMS, METHOD_NOT_FOUND, RpcError
 from relaykit_gateway.acp.follower import AcpFollower
+from relaykit_gateway.acp.history import history_page
 from relaykit_gateway.acp.pending import Opening
 from relaykit_gateway.acp.splice import members_of, object_of, without
 from relaykit_gateway.acp.wanted import (
     CancelRequest,
+    History,
     ListSessions,
     NewSession,
     OfSession,
@@ -133,6 +135,10 @@ def _listed(connection: AcpConnection, session: Session) -> Mapping[str, object]
         "updatedAt": timestamp(session.activity.last_active),
         "_meta": {"relaykit": facts},
     }
+
+
+async def _history(connection: AcpConnection, _raw_id: bytes, message: Message) -> bytes:
+    return await history_page(connection.relay, params_of(message, History))
 
 
 async def _close(connection: AcpConnection, _raw_id: bytes, message: Message) -> bytes:
@@ -252,6 +258,7 @@ _METHODS: Mapping[str, Handler] = {
     "session/resume": _resume,
     "session/list": _list,
     "session/close": _close,
+    "_relaykit/history": _history,
     "session/prompt": _prompt,
     "session/cancel": _cancel,
     **dict.fromkeys(_REFUSED, _refuse),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import msgspec
 
+from relaykit.agent.launcher import AgentSpec
 from relaykit.conversation import Entry, Kind
 from relaykit.errors import LoginRequired
-from relaykit.relay import LiveSession
+from relaykit.relay.deciders import Deciders
 from relaykit.relay.notices import ASLEEP, AWAKE, ENDED, WAKE_FAILED
 from relaykit_gateway.acp.envelope import (
     compose_error,
@@ -46,12 +48,35 @@ _decode_prompt = msgspec.json.Decoder(_Prompt).decode
 _decode_error = msgspec.json.Decoder(_Error).decode
 
 
-class AcpRenderer(Rendering):
-    """Writes the messages of one session. What was said is spliced in as it came."""
+class Subject(Protocol):
+    """What there is to know of a session whose messages are written: a `LiveSession`, or what is left of one."""
 
-    def __init__(self, live: LiveSession) -> None:
+    @property
+    def id(self) -> str:
+        """Which session."""
+        ...
+
+    @property
+    def spec(self) -> AgentSpec:
+        """Its agent."""
+        ...
+
+    @property
+    def inherited(self) -> int:
+        """The newest entry of what it was before it was revived; 0 if it was not."""
+        ...
+
+
+class AcpRenderer(Rendering):
+    """Writes the messages of one session. What was said is spliced in as it came.
+
+    :param deciders: tells who has answered its questions.
+    """
+
+    def __init__(self, live: Subject, deciders: Deciders) -> None:
         super().__init__()
         self._live = live
+        self._deciders = deciders
         self._address = b'"sessionId":%b,' % quote(live.id)
         update = '{"jsonrpc":"2.0","method":"session/update","params":'
         self._update_head = f'{update}{{{self._address.decode()}"_meta":{{"relaykit":{{"seq":'
@@ -60,6 +85,8 @@ class AcpRenderer(Rendering):
 
     def messages(self, entry: Entry) -> Sequence[str]:
         """Return what every client is told of an entry: usually one message; none for what is answers alone."""
+        if self.followers < 2:  # noqa: PLR2004 -- nothing is kept for one alone
+            return self._messages(entry)
         messages = self.kept(entry.seq)
         if messages is None:
             messages = self._messages(entry)
@@ -69,17 +96,20 @@ class AcpRenderer(Rendering):
     def _messages(self, entry: Entry) -> Sequence[str]:
         frame = entry.frame
         if frame.kind is Kind.UPDATE:
-            return self._update(entry)
+            if frame.method == UPDATE and is_plain(
+                frame.body
+            ):  # by far the most: nothing of it is taken apart
+                text = str(frame.body, "utf-8", "replace")
+                return (f"{self._update_head}{entry.seq}}}}},{text[1:]}}}",)
+            return self._other_update(entry)
         if frame.kind is Kind.REQUEST:
             return (compose_request(frame.ref, frame.method, self._params(entry, frame.body)),)
         if frame.kind is Kind.PROMPT:
             return self._said_by_people(entry)
         return ()
 
-    def _update(self, entry: Entry) -> Sequence[str]:
+    def _other_update(self, entry: Entry) -> Sequence[str]:
         _, body, _, method, _ = entry.frame
-        if method == UPDATE and is_plain(body):  # by far the most: nothing of it is taken apart
-            return (f"{self._update_head}{entry.seq}}}}},{str(body, 'utf-8', 'replace')[1:]}}}",)
         if method == CANCEL_REQUEST:
             return ()  # of a question, which the relay closes for everybody
         return (compose_notification(method, self._params(entry, body)),)
@@ -116,9 +146,15 @@ class AcpRenderer(Rendering):
 
     def gap(self, first: int, last: int) -> str:
         """Return what is said of entries that are not kept any more."""
-        body = b'{"from":%d,"to":%d}' % (first, last)
-        params = spliced(body, b'{"seq":%d}' % last, first=self._address)
-        return compose_notification("_relaykit/gap", params)
+        return self._told("gap", last, b'{"from":%d,"to":%d}' % (first, last))
+
+    def caught_up(self, seq: int) -> str:
+        """Return what is said once the past was told, where what has asked for it cannot be answered yet."""
+        return self._told("caught_up", seq, b"{}")
+
+    def epoch_changed(self, epoch: str) -> str:
+        """Return what is said before a past that is numbered otherwise than the client thinks."""
+        return self._told("epoch_changed", 0, b'{"epoch":%b}' % quote(epoch))
 
     async def extras(self, entry: Entry) -> Sequence[str]:
         """Return what clients that know relaykit are told of an entry besides.
@@ -134,7 +170,7 @@ class AcpRenderer(Rendering):
             body = b'{"turn":%b,"%b":%b}' % (ref, how, self.outcome(entry))
             return (self._extra("turn_ended", entry, body),)
         if frame.kind is Kind.DECISION:
-            body = b'{"requestId":%b,"by":%b}' % (ref, quote(await self._live.asking.deciders.find(entry)))
+            body = b'{"requestId":%b,"by":%b}' % (ref, quote(await self._deciders.find(entry)))
             return (self._extra("question_closed", entry, body),)
         revived = frame.method == ENDED and entry.seq <= self._live.inherited
         if frame.kind is Kind.NOTICE and frame.method in _TOLD and not revived:
@@ -142,7 +178,11 @@ class AcpRenderer(Rendering):
         return ()
 
     def _extra(self, what: str, entry: Entry, body: bytes) -> str:
-        return compose_notification(f"_relaykit/{what}", self._params(entry, body))
+        return self._told(what, entry.seq, body)
+
+    def _told(self, what: str, seq: int, body: bytes) -> str:
+        params = spliced(body, b'{"seq":%d}' % seq, first=self._address)
+        return compose_notification(f"_relaykit/{what}", params)
 
     # ------------------------------------------------------------ for who has asked
 

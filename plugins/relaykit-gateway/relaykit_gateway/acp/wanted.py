@@ -52,6 +52,13 @@ class OfSession(_Asked, rename="camel", kw_only=True):
     session_id: str
 
 
+class History(OfSession, rename="camel", kw_only=True):
+    """``_relaykit/history``: the page before the entry `before`; None for the newest."""
+
+    before: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1)] = 100
+
+
 class ListSessions(msgspec.Struct):
     """``session/list``."""
 

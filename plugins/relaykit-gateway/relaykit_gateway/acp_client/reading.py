@@ -126,6 +126,8 @@ _NOTIFICATIONS: Mapping[str, Callable[[Json], Event | None]] = {
         session_id=_session_of(params), seq=_seq_of(params), reason=str(params.get("reason", ""))
     ),
     "_relaykit/session_ended": _ended,
+    "_relaykit/caught_up": lambda _params: None,  # the answer to what has opened the session says more
+    "_relaykit/epoch_changed": lambda _params: None,  # as above
     "$/cancel_request": lambda _params: None,  # `_relaykit/question_closed` comes too, and says more
 }
 
