@@ -47,7 +47,7 @@ class Connection(Channel[Follower]):
         established = compose(
             "connection:established",
             serverId=self.gateway.server_id,
-            role=self.access.role,
+            clientRole=self.access.role,
             timestamp=timestamp(self.relay.clock.now()),
         )
         await self.send_text(established)

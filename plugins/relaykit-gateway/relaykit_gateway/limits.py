@@ -29,7 +29,7 @@ class MessageRate:
 
     @property
     def is_flooded(self) -> bool:
-        """The client has been over the rate for so long without a pause that it does not mean to stop."""
+        """The client is over the rate, and has not paused for half a second in so long: it does not mean to stop."""
         return self._behind_since is not None and self._at - self._behind_since > FLOOD_SECONDS
 
     def take(self) -> float:
@@ -37,10 +37,14 @@ class MessageRate:
         if not self._per_second:
             return 0.0
         now = self._clock.monotonic()
-        self._left = min(self._left + (now - self._at) * self._per_second, self._per_second) - 1
+        self._left = min(self._left + (now - self._at) * self._per_second, self._per_second)
         self._at = now
-        if self._left >= 0:
+        if (
+            self._left * 2 >= self._per_second
+        ):  # a little is refilled also because a loop is late: that is no pause
             self._behind_since = None
+        self._left -= 1
+        if self._left >= 0:
             return 0.0
         if self._behind_since is None:
             self._behind_since = now

@@ -258,8 +258,8 @@ async def test_clients_are_told_their_role(gateway: Gateway) -> None:
             ws_socket(gateway, token=token) as ws,
             acp_socket(gateway, token=token, initialized=False) as acp,
         ):
-            assert ws.heard[0]["role"] == role
-            assert (await acp.initialize())["_meta"]["relaykit"]["role"] == role
+            assert ws.heard[0]["clientRole"] == role
+            assert (await acp.initialize())["_meta"]["relaykit"]["clientRole"] == role
 
 
 @pytest.mark.parametrize("token", ["narrow", "wide", "wrong"])

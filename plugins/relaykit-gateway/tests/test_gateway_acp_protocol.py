@@ -47,7 +47,7 @@ async def test_initialize_tells_of_the_agent_and_of_what_the_relay_does(gateway:
             "relaykit": {
                 "version": metadata.version("relaykit"),
                 "connectionId": socket.headers[b"acp-connection-id"].decode(),
-                "role": "controller",
+                "clientRole": "controller",
             }
         },
     }

@@ -120,7 +120,17 @@ def test_who_pauses_now_and_then_does_not_flood() -> None:
         for _ in range(40):
             clock.advance(rate.take())
             assert not rate.is_flooded
-        clock.advance(0.3)
+        clock.advance(0.7)
+
+
+def test_a_loop_that_is_late_makes_no_pause() -> None:
+    clock = FakeClock()
+    rate = MessageRate(1000, clock)
+    while not rate.is_flooded:
+        if seconds := rate.take():
+            clock.advance(seconds + 0.05)  # in which fifty more are let through
+        assert clock.monotonic() < 11
+    assert clock.monotonic() > 10
 
 
 def test_no_limit() -> None:

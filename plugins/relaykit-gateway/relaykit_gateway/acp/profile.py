@@ -19,7 +19,7 @@ def describe(profile: Json, *, connection_id: str, role: str) -> Json:
         "loadSession": True,
         "sessionCapabilities": _SESSIONS,
     }
-    ours = {"version": _version(), "connectionId": connection_id, "role": role}
+    ours = {"version": _version(), "connectionId": connection_id, "clientRole": role}
     meta = {**_object(profile.get("_meta")), "relaykit": ours}
     return {**profile, "agentCapabilities": capabilities, "_meta": meta}
 
