@@ -12,6 +12,7 @@ from relaykit.meter import CLIENTS_STALLED
 
 if TYPE_CHECKING:
     from relaykit.relay import Relay
+    from relaykit_gateway.channel import Channel
     from relaykit_gateway.gateway import Gateway
 
 TRY_AGAIN_LATER = 1013
@@ -92,6 +93,7 @@ class Stalls:
         self._gateway = gateway
         self._timeout = timeout
         self._started = False
+        self._nominated: set[Channel[Any]] = set()
 
     def start(self) -> None:
         """Look from now on. Idempotent."""
@@ -105,12 +107,21 @@ class Stalls:
             self.look()
 
     def look(self) -> None:
-        """Send away who has stalled for too long by now."""
+        """Send away who has stalled for too long, and had already when this was called last.
+
+        In between each had its turn: that of a relay which was held up itself may be late.
+        """
         relay = self._gateway.relay
         now = relay.clock.monotonic()
-        for channel in self._gateway.channels:
-            if channel.progress.stalled_for(now) >= self._timeout and channel.send_away():
+        due = {
+            channel
+            for channel in self._gateway.channels
+            if channel.progress.stalled_for(now) >= self._timeout
+        }
+        for channel in due & self._nominated:
+            if channel.send_away():
                 relay.meter.count(CLIENTS_STALLED, protocol=channel.protocol)
+        self._nominated = due
 
 
 def place_of(relay: Relay, told: Iterable[tuple[str, int]]) -> str:

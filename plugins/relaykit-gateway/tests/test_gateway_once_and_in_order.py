@@ -81,6 +81,7 @@ class World:
         plugins = load_plugins(settings, extra={NAME: self.launcher})
         relay = await self.stack.enter_async_context(open_relay(settings, plugins=plugins, clock=self.clock))
         self.gateway = gateway_of(relay)
+        self.gateway.stalls._started = True  # it looks when the test says so, and never by itself
 
     async def begin(self) -> None:
         await self.open()
@@ -155,8 +156,10 @@ class World:
             await anyio.wait_all_tasks_blocked()
             self.gateway.stalls.look()
             self.clock.advance(16)
-        await anyio.wait_all_tasks_blocked()
-        self.gateway.stalls.look()
+        for _ in range(2):
+            await anyio.wait_all_tasks_blocked()
+            self.gateway.stalls.look()
+        await anyio.wait_all_tasks_blocked()  # what was being sent is not sent any more
 
     # ------------------------------------------------------------ acts
 

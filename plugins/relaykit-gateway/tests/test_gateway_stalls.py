@@ -56,7 +56,9 @@ async def gateway(tmp_path: Path, clock: FakeClock, metered: Metered) -> AsyncIt
     settings = gateway_settings(tmp_path)
     plugins = load_plugins(settings, extra={"metered": metered})
     async with open_relay(settings, plugins=plugins, clock=clock) as relay:
-        yield gateway_of(relay)
+        gateway = gateway_of(relay)
+        gateway.stalls._started = True  # it looks when a test says so, and never by itself
+        yield gateway
 
 
 @pytest.fixture
@@ -79,6 +81,7 @@ async def until_it_waits(gateway: Gateway) -> None:
 
 
 async def closed(socket: AcpSocket | WsSocket) -> dict[str, Any]:
+    await anyio.wait_all_tasks_blocked()  # what was being sent is not sent any more
     event = await socket.event()
     assert event["type"] == "websocket.close", event
     return dict(event)
@@ -119,7 +122,8 @@ async def test_ws_too(gateway: Gateway, relay: Relay, clock: FakeClock, metered:
         await publish(relay, session_id, 3)
         await until_it_waits(gateway)
         clock.advance(30)
-        gateway.stalls.look()
+        for _ in range(2):
+            gateway.stalls.look()
         event = await closed(deaf)
         assert event == {
             "type": "websocket.close",
@@ -149,6 +153,22 @@ async def test_who_takes_a_little_now_and_then_stays(
         assert metered.stalled == []
         while "agent: hello" not in slow.chunks:
             await slow.hear()
+
+
+async def test_a_relay_that_was_held_up_sends_nobody_away_for_that(
+    gateway: Gateway, relay: Relay, clock: FakeClock, metered: Metered
+) -> None:
+    async with acp_socket(gateway, room=0) as slow:
+        session_id = await slow.new()
+        await publish(relay, session_id, 3)
+        for _ in range(3):
+            await until_it_waits(gateway)
+            clock.advance(1000)
+            gateway.stalls.look()  # before anybody had its turn
+            await slow.hear()
+            await anyio.wait_all_tasks_blocked()
+            gateway.stalls.look()
+        assert metered.stalled == []
 
 
 def test_slow_and_stalled_are_told_apart_by_what_was_taken() -> None:
