@@ -16,7 +16,7 @@ from relaykit.relay import Relay
 from support.gateways import SECONDS, address_of
 
 SMALL = 64 * 1024
-CLOSE, TEXT = 0x88, 0x81
+CLOSE, TEXT, PING, PONG = 0x88, 0x81, 0x89, 0x8A
 
 
 class Receiver:
@@ -30,10 +30,15 @@ class Receiver:
 
     async def say(self, kind: str, **fields: Any) -> None:
         message = json.dumps({"version": "1.0", "type": kind, **fields}).encode()
-        await self.stream.send(bytes((TEXT, 0x80 | len(message), 0, 0, 0, 0)) + message)  # masked with zeroes
+        await self._send(TEXT, message)
+
+    async def _send(self, opcode: int, payload: bytes) -> None:
+        with anyio.fail_after(SECONDS):
+            head = bytes((opcode, 0x80 | len(payload), 0, 0, 0, 0))  # masked with zeroes
+            await self.stream.send(head + payload)
 
     async def read(self, size: int = SMALL) -> None:
-        """Read once, and note what came."""
+        """Read once, and note what came; pings are answered when they are read."""
         with anyio.fail_after(SECONDS):
             self._buffer += await self.stream.receive(size)
         at = 0
@@ -42,6 +47,8 @@ class Receiver:
             payload = self._buffer[start:at]
             if opcode == CLOSE:
                 self.close = struct.unpack("!H", payload[:2])[0], payload[2:].decode()
+            elif opcode == PING:
+                await self._send(PONG, payload)
             elif opcode == TEXT and b'"type":"agent:update"' in payload:
                 self.seqs.append(json.loads(payload)["seq"])
         self._buffer = self._buffer[at:]

@@ -24,8 +24,9 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
 
 
 @asynccontextmanager
-async def opened(directory: Path, presence: Presence) -> AsyncIterator[Relay]:
-    settings = gateway_settings(directory, gateway="ping_interval = 1\npong_timeout = 1\nstall_timeout = 1")
+async def opened(directory: Path, presence: Presence, *, seconds: float = 1) -> AsyncIterator[Relay]:
+    timeouts = f"ping_interval = {seconds}\npong_timeout = {seconds}\nstall_timeout = {seconds}"
+    settings = gateway_settings(directory, gateway=timeouts)
     async with open_gateway_relay(settings, extra={"presence": presence}) as relay:
         yield relay
 
@@ -69,16 +70,18 @@ async def test_a_receiver_that_does_not_even_read_the_close_is_dropped(
 
 async def test_a_receiver_that_reads_slowly_but_steadily_stays(tmp_path: Path) -> None:
     presence = Presence()
-    async with opened(tmp_path, presence) as relay, connected(relay, max_size=None) as client:
+    async with opened(tmp_path, presence, seconds=3) as relay, connected(relay, max_size=None) as client:
         session_id = await client.create()
         async with receiver(relay, session_id) as slow:
             await presence.until(relay, session_id, 2)
             await client.prompt(session_id, "/stream 4000 4000")
-            for _ in range(80):  # 4 s, in which 3 MB are read: the system's buffer alone keeps as much
+            # Three times as long as it might stall. The system's buffer has room again only when a megabyte was read,
+            # for which it takes longer than it might stall.
+            for _ in range(180):
                 await anyio.sleep(0.05)  # that is its pace
-                await slow.read(SMALL // 2)
-            assert slow.close is None
+                await slow.read(SMALL // 4)
             while len(slow.seqs) < 4001:  # the prompt is one too
+                assert slow.close is None
                 await slow.read()
             assert slow.seqs == list(range(slow.seqs[0], slow.seqs[0] + 4001))
             assert relay.clients(session_id) == 2
@@ -101,7 +104,7 @@ async def test_connections_that_break_at_any_byte_lose_nothing(tmp_path: Path, s
         told.append(seqs[1:])
 
     told: list[list[int]] = []
-    async with opened(tmp_path, Presence()) as relay, connected(relay, max_size=None) as client:
+    async with opened(tmp_path, Presence(), seconds=10) as relay, connected(relay, max_size=None) as client:
         session_id = await client.create()
         async with anyio.create_task_group() as tasks:
             for _ in range(5):
