@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relaykit.conversation import Journal, MemoryJournal
-from relaykit.testing.journal_contract import JournalContract
+from relaykit.testing import JournalContract
 
 
 class TestMemoryJournal(JournalContract):

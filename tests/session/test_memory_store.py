@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relaykit.session import MemoryStore, Store
-from relaykit.testing import HoppingStore
-from relaykit.testing.store_contract import StoreContract
+from relaykit.testing import HoppingStore, StoreContract
 
 
 class TestMemoryStore(StoreContract):

@@ -9,8 +9,7 @@ import pytest
 
 from relaykit.conversation import Journal
 from relaykit.session import Store
-from relaykit.testing.journal_contract import JournalContract
-from relaykit.testing.store_contract import StoreContract
+from relaykit.testing import JournalContract, StoreContract
 from relaykit_sqlite.storage import open_sqlite
 
 
