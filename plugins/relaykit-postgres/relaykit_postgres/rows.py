@@ -8,14 +8,11 @@ from relaykit.conversation import Entry, Frame, Kind
 from relaykit.errors import JournalError
 from relaykit_postgres import NAME
 
-COLUMNS = "seq, at, kind, ref, method, failed, body"
-"""What `entry_of` takes, in this order."""
-
 _KINDS = {kind.value: kind for kind in Kind}
 
 
 def entry_of(row: tuple[Any, ...]) -> Entry:
-    """Return the entry of a row.
+    """Return the entry of a row: seq, at, kind, ref, method, failed, body.
 
     :raises JournalError: it is of a kind that only a newer relaykit knows.
     """
