@@ -23,7 +23,7 @@ from relaykit.relay.admission import Admission
 from relaykit.relay.asking import Asking
 from relaykit.relay.judging import Judging
 from relaykit.relay.life import alive_since
-from relaykit.relay.notices import ASLEEP, WAKE_FAILED, notice
+from relaykit.relay.notices import AGENT_CRASHED, ASLEEP, WAKE_FAILED, notice
 from relaykit.relay.outbox import Outbox
 from relaykit.relay.past import look_back
 from relaykit.relay.read_ahead import ReadAhead
@@ -320,13 +320,14 @@ class LiveSession:
         self._reading.deadline = anyio.current_time() + _STRAGGLERS
 
     async def lie_down(self) -> None:
-        """Say that the agent, which has been stopped, sleeps."""
+        """Say that the agent, which has been stopped or has ended by itself, sleeps."""
         self._agent = None
         await self.interrupt(self.rest.reason)
-        await self.conversation.publish([notice(ASLEEP, reason=self.rest.reason)])
+        word = AGENT_CRASHED if self.rest.crashed else ASLEEP
+        await self.conversation.publish([notice(word, reason=self.rest.reason)])
         self.conversation.drop_tail()
         self.rest.move(Presence.ASLEEP)
-        if self._queue.turns.waiting:
+        if self._queue.turns.waiting or (self.rest.crashed and self.clients):
             self.rest.want()
 
     async def could_not_wake(self, failure: Exception) -> None:

@@ -17,6 +17,9 @@ AWAKE = "awake"
 """The agent runs again, and goes on where it was. Body: ``{}``."""
 WAKE_FAILED = "wake_failed"
 """The agent could not be started again: the session still sleeps. Body: ``{"reason"}``."""
+AGENT_CRASHED = "agent_crashed"
+"""The agent ended by itself in the midst of a turn or a question. It sleeps, and is started again: at once if somebody
+is there, or prompts wait. Body: ``{"reason"}``."""
 DECIDED = "decided"
 """Who or what gave the DECISION that stands right before it. Body: ``{"requestId", "by", "outcome", "reason"?}``; see
 `deciders`."""

@@ -113,6 +113,7 @@ async def open_relay(
                 name: await stack.enter_async_context(open_launcher())
                 for name, open_launcher in launchers.items()
             },
+            resume_crashed=settings.relay.on_crash == "resume",
         )
         tasks = await stack.enter_async_context(OwnedTasks())
         sessions = LiveSessions(

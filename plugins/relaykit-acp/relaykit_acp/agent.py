@@ -135,7 +135,8 @@ class AcpAgent:
     async def receive(self) -> Sequence[Frame]:
         """Return what the agent said since the last call: at least one frame, in order. A single reader.
 
-        Turns and calls that are open when the agent goes away end here, failed, before the end of the stream.
+        Calls that are open when the agent goes away end here, failed, before the end of the stream. A turn does not:
+        how it ends is for who prompted to say.
 
         :raises EndOfStream: the agent is gone and everything that it said was returned.
         :raises FrameTooLarge: it sent a message over the limit.
@@ -280,8 +281,11 @@ class AcpAgent:
     def _end(self) -> None:
         self._ended = True
         lost = envelope.error_object(envelope.INTERNAL_ERROR, self.farewell())
-        for call in self._calls.values():
-            self._frames.append(Frame(call.kind, lost, call.ref, call.method, failed=True))
+        self._frames += [
+            Frame(call.kind, lost, call.ref, call.method, failed=True)
+            for call in self._calls.values()
+            if call.kind is not Kind.TURN_END
+        ]
         self._calls.clear()
         self._questions.clear()
 

@@ -10,7 +10,7 @@ import msgspec
 from relaykit.conversation import Entry, Kind
 from relaykit.errors import LoginRequired
 from relaykit.relay import LiveSession
-from relaykit.relay.notices import ACTIVE, ASLEEP, AWAKE, ENDED, TERMINATING, WAKE_FAILED
+from relaykit.relay.notices import ACTIVE, AGENT_CRASHED, ASLEEP, AWAKE, ENDED, TERMINATING, WAKE_FAILED
 from relaykit.session import Cause
 from relaykit_gateway.answers import read_answer
 from relaykit_gateway.codes import Code
@@ -21,7 +21,7 @@ PERMISSION = "session/request_permission"
 UPDATE = "session/update"
 
 _LOGIN_REQUIRED = -32000
-_RESTS = frozenset({ASLEEP, AWAKE, WAKE_FAILED})
+_RESTS = frozenset({AGENT_CRASHED, ASLEEP, AWAKE, WAKE_FAILED})
 
 
 class _UpdateParams(msgspec.Struct):
@@ -245,7 +245,8 @@ class Renderer(Rendering):
         reason = msgspec.json.decode(entry.frame.body, type=_Rest).reason
         if entry.frame.method == WAKE_FAILED:
             return self._error(Code.WAKE_FAILED, reason, entry)
-        return self._message("session:asleep", entry, reason=reason, timestamp=at)
+        word = "session:agent_crashed" if entry.frame.method == AGENT_CRASHED else "session:asleep"
+        return self._message(word, entry, reason=reason, timestamp=at)
 
     # ------------------------------------------------------------ envelopes
 

@@ -11,7 +11,7 @@ from relaykit.agent.launcher import AgentSpec
 from relaykit.conversation import Entry, Kind
 from relaykit.errors import LoginRequired
 from relaykit.relay.deciders import Deciders
-from relaykit.relay.notices import ASLEEP, AWAKE, ENDED, WAKE_FAILED
+from relaykit.relay.notices import AGENT_CRASHED, ASLEEP, AWAKE, ENDED, WAKE_FAILED
 from relaykit_gateway.acp.envelope import (
     compose_error,
     compose_notification,
@@ -27,6 +27,7 @@ CANCEL_REQUEST = "$/cancel_request"
 UPDATE = "session/update"
 
 _TOLD = {
+    AGENT_CRASHED: "agent_crashed",
     ASLEEP: "session_asleep",
     AWAKE: "session_awake",
     WAKE_FAILED: "wake_failed",

@@ -135,6 +135,18 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AgentCrashed:
+    """The session's agent ended by itself in the midst of a turn, and is started again.
+
+    :param reason: how it ended, and its last words.
+    """
+
+    session_id: str
+    seq: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionAsleep:
     """The session's agent was stopped; the next prompt, or whoever opens the session, has it started again.
 
@@ -198,6 +210,7 @@ Event = (
     | TurnStarted
     | TurnEnded
     | Gap
+    | AgentCrashed
     | SessionAsleep
     | SessionAwake
     | WakeFailed

@@ -8,6 +8,7 @@ from typing import Any
 
 from relaykit_gateway.acp_client.events import (
     AcpError,
+    AgentCrashed,
     Event,
     Gap,
     Json,
@@ -115,6 +116,9 @@ _NOTIFICATIONS: Mapping[str, Callable[[Json], Event | None]] = {
     ),
     "_relaykit/question_closed": lambda params: QuestionClosed(
         session_id=_session_of(params), id=str(params.get("requestId")), by=str(params.get("by") or "")
+    ),
+    "_relaykit/agent_crashed": lambda params: AgentCrashed(
+        session_id=_session_of(params), seq=_seq_of(params), reason=str(params.get("reason", ""))
     ),
     "_relaykit/session_asleep": lambda params: SessionAsleep(
         session_id=_session_of(params), seq=_seq_of(params), reason=str(params.get("reason", ""))

@@ -112,6 +112,8 @@ class PlainTeller:
         match word:
             case "active":
                 self._transcript.note(f"the agent works in {body.get('worktreeDir')}")
+            case "agent_crashed":
+                self._transcript.crashed(reason)
             case "asleep":
                 self._transcript.asleep(reason)
             case "awake":
