@@ -224,6 +224,7 @@ STORY = [
     entry("CALL", {"modeId": "shout"}, method="session/set_mode", ref="k1"),
     entry("RESULT", {}, ref="k1"),
     entry("TURN_END", {"code": -1, "message": "interrupted: bye"}, ref="t1", failed=True),
+    entry("NOTICE", {"reason": "it died"}, method="agent_crashed"),
     entry("NOTICE", {"reason": "nobody came"}, method="asleep"),
     entry("NOTICE", {"reason": "no program"}, method="wake_failed"),
     entry("NOTICE", {}, method="awake"),
@@ -253,6 +254,7 @@ def test_every_kind_as_text() -> None:
         "  cancelled",
         "(set_mode: shout)",
         "failed: interrupted: bye",
+        "(the agent crashed, and is started again: it died)",
         "(asleep: nobody came)",
         "(asleep still, the agent could not be started: no program)",
         "(awake again)",
@@ -291,6 +293,7 @@ I will
 - **!** cancelled
 - (set_mode: shout)
 - failed: interrupted: bye
+- (agent crashed: it died)
 - (asleep: nobody came)
 - (wake failed: no program)
 
