@@ -31,6 +31,7 @@
     │       ├── ProgramNotFound
     │       ├── WorkingDirectoryMissing
     │       ├── FetchFailed
+    │       ├── SpawnQueueTimeout
     │       ├── AgentExited
     │       ├── InitializeTimeout
     │       ├── LoginRequired
@@ -358,6 +359,22 @@ class FetchFailed(SpawnError):
         )
         self.package = package
         self.said = said
+
+
+class SpawnQueueTimeout(SpawnError):
+    """Too many other agents were being started for too long, in seconds.
+
+    :param limit: how many are started at once.
+    """
+
+    def __init__(self, *, agent: str, limit: int, seconds: float) -> None:
+        super().__init__(
+            f"it waited {seconds:g} s to be started, because {limit} are started at once and others were before it: "
+            "try again, or raise `max_spawning` or `spawn_queue_timeout` in [plugins.acp]",
+            agent=agent,
+        )
+        self.limit = limit
+        self.seconds = seconds
 
 
 class AgentExited(SpawnError):

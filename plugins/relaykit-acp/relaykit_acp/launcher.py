@@ -33,6 +33,7 @@ from relaykit_acp.process import start_process
 from relaykit_acp.scratch import empty_directory
 from relaykit_acp.settings import AcpSettings
 from relaykit_acp.shared import Shared
+from relaykit_acp.spawn_queue import SpawnQueue
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ class AcpLauncher:
         self._fetcher = Fetcher(
             household, ids=ids, node=node, directory=directory, seconds=settings.fetch_timeout
         )
+        self._queue = SpawnQueue(settings.max_spawning, seconds=settings.spawn_queue_timeout)
         self._profiles: dict[tuple[str, ...], Shared[Json]] = {}
 
     async def launch(
@@ -84,12 +86,18 @@ class AcpLauncher:
     ) -> Agent:
         """Start the agent in `cwd` and open an ACP session there; failed or cancelled, nothing is left.
 
-        What comes through npx is fetched first, with a deadline of its own.
+        What comes through npx is fetched first, with a deadline of its own. Then it may wait for its turn.
 
         :param resume: go on with the ACP session that is recorded, which is kept in the record meanwhile.
         :raises SpawnError: in one of its kinds: each says what to do.
         """
         spec = await self._ready(spec)
+        async with self._queue.turn(spec.name):
+            return await self._launch(spec, session, cwd, record, resume=resume)
+
+    async def _launch(
+        self, spec: AgentSpec, session: Session, cwd: Path, record: Record, *, resume: bool
+    ) -> Agent:
         earlier = _Conversation.recorded_in(session) if resume else None
         kept = earlier.to_json() if earlier else {}
         agent, known = await self._start(spec, session.id, f"session {session.id}", cwd, record, kept)
@@ -165,7 +173,7 @@ class AcpLauncher:
 
     async def _ask_profile(self, spec: AgentSpec) -> Json:
         name = f"profile-{self._ids.new_id()}"
-        async with empty_directory(self._directory) as directory:
+        async with self._queue.turn(spec.name), empty_directory(self._directory) as directory:
             label = f"profile of agent {spec.name!r}"
             agent, _ = await self._start(spec, name, label, directory, _forget, {})
             try:

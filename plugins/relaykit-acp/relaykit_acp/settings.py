@@ -17,6 +17,12 @@ class AcpSettings:
     fetch_timeout: float = setting(
         300.0, help="seconds in which npx must have fetched the package that an agent is in"
     )
+    max_spawning: int = setting(
+        0, help="agents that are started at once, the others wait in order; 0 for two a core, at least 4"
+    )
+    spawn_queue_timeout: float = setting(
+        60.0, help="seconds that an agent may wait for its turn to be started"
+    )
     eof_grace: float = setting(2.0, help="seconds to end in, after its input was closed")
     term_grace: float = setting(5.0, help="seconds to end in, after SIGTERM; then SIGKILL")
     max_frame_bytes: int = setting(32 * 1024 * 1024, help="bytes that one message of an agent may have")
@@ -24,3 +30,7 @@ class AcpSettings:
         True,
         help="offer the known agents that are found here, besides those in [agents.NAME]",
     )
+
+    def __post_init__(self) -> None:
+        if self.max_spawning < 0:
+            raise ValueError(f"max_spawning must be 0 or more, not {self.max_spawning}")
