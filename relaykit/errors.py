@@ -27,6 +27,7 @@
     ├── AgentError
     │   ├── AgentGone
     │   ├── FrameTooLarge (ValueError)
+    │   ├── AgentOverLimit
     │   └── SpawnError
     │       ├── ProgramNotFound
     │       ├── WorkingDirectoryMissing
@@ -314,6 +315,20 @@ class FrameTooLarge(AgentError, ValueError):
     def __init__(self, *, agent: str, limit: int) -> None:
         super().__init__(f"it sent a message longer than {limit} bytes", agent=agent)
         self.limit = limit
+
+
+class AgentOverLimit(AgentError):
+    """The agent, with all that it started, used more than settings allow, and was ended.
+
+    :param limit: the setting, as ``memory_max = "2G" in [plugins.acp]``.
+    :param stderr: the last lines that it wrote to its standard error.
+    """
+
+    def __init__(self, *, agent: str, limit: str, stderr: str = "") -> None:
+        words = f"; its last words were:\n{stderr}" if stderr else ""
+        super().__init__(f"it was ended because it went over its limit, {limit}{words}", agent=agent)
+        self.limit = limit
+        self.stderr = stderr
 
 
 class SpawnError(AgentError):

@@ -49,6 +49,7 @@ class Agent(Protocol):
 
         :raises EndOfStream: (anyio's) the agent is gone and everything that it said was returned.
         :raises AgentError: it broke the protocol in a way that cannot be continued from.
+        :raises AgentOverLimit: it was ended because it used more than settings allow.
         """
         ...
 

@@ -14,7 +14,14 @@ import anyio
 from relaykit.agent.agent import Agent
 from relaykit.agent.launcher import AgentLauncher, Record
 from relaykit.agent.workspace import Workspace
-from relaykit.errors import AgentError, ManagerClosed, RelaykitError, SpawnError, WorkspaceError
+from relaykit.errors import (
+    AgentError,
+    AgentOverLimit,
+    ManagerClosed,
+    RelaykitError,
+    SpawnError,
+    WorkspaceError,
+)
 from relaykit.relay.crashes import NotResumed, check_crashes
 from relaykit.relay.live_session import LiveSession
 from relaykit.relay.notices import ACTIVE, AWAKE, TERMINATING, notice
@@ -79,12 +86,12 @@ async def _live(session: Session, live: LiveSession, parts: Parts) -> tuple[Caus
             agent = await _wake(session, live, parts)
     except NotRecovered as error:
         return Cause.RESTART, str(error)
-    except NotResumed as error:
-        return Cause.AGENT_EXITED, str(error)
+    except AgentOverLimit as error:
+        return Cause.LIMIT, str(error)
     except (SpawnError, WorkspaceError) as error:
         live.spawn_error = error if isinstance(error, SpawnError) else None
         return Cause.SPAWN_FAILED, str(error)
-    except AgentError as error:
+    except (NotResumed, AgentError) as error:
         return Cause.AGENT_EXITED, str(error)
     except Exception as error:
         logger.exception("session %s broke", session.id)
@@ -143,12 +150,13 @@ async def _wake(session: Session, live: LiveSession, parts: Parts) -> Agent:
     """Sleep until somebody wants the agent, and start it again where it was; if that fails, say so and sleep on.
 
     :raises NotRecovered: it is of no use: relays were killed over it again and again.
+    :raises AgentOverLimit: it uses more than it may, which ends the session whenever it happens.
     """
     while True:
         await live.rest.until_wanted()
         try:
             return await _relaunch(session, live, parts)
-        except NotRecovered:
+        except (NotRecovered, AgentOverLimit):
             raise
         except RelaykitError as error:
             logger.warning("the agent of session %s could not be started again: %s", session.id, error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
+from pathlib import Path
 
 import anyio
 from anyio import to_thread
@@ -11,6 +12,7 @@ from anyio import to_thread
 from relaykit.session.cleaner import CleanerResult, Outcome, Phase
 from relaykit.session.model import Handle, Json, Session
 from relaykit_acp import processes
+from relaykit_acp.cgroups import end_group
 from relaykit_acp.settings import AcpSettings
 
 _POLL = 0.02
@@ -41,7 +43,10 @@ class AcpCleaner:
             return CleanerResult(self.name, Outcome.SKIPPED, "no process was recorded")
         if not processes.HAS_PROC:
             return self._without_proc(recorded.get("pid"))
-        return await self._end(_Leftover(recorded))
+        result = await self._end(_Leftover(recorded))
+        if group := recorded.get("cgroup"):  # with what has shed the marker
+            await end_group(Path(group))
+        return result
 
     async def _end(self, leftover: _Leftover) -> CleanerResult:
         found = left = await to_thread.run_sync(leftover.find)

@@ -21,6 +21,7 @@ from relaykit.ids import IdGenerator
 from relaykit.session.model import Json, Session
 from relaykit_acp import processes, questions
 from relaykit_acp.agent import AcpAgent
+from relaykit_acp.confinement import Confinement, made, open_confinement, watch_limits
 from relaykit_acp.environment import child_environment, marker
 from relaykit_acp.fetch import Fetcher
 from relaykit_acp.finding import login_command
@@ -67,9 +68,11 @@ class AcpLauncher:
         node: str,
         environment: Mapping[str, str],
         household: Household,
+        confinement: Confinement,
         directory: Path | None,
     ) -> None:
         self._settings = settings
+        self._confinement = confinement
         self._ids = ids
         self._node = node
         self._environment = environment
@@ -90,6 +93,7 @@ class AcpLauncher:
 
         :param resume: go on with the ACP session that is recorded, which is kept in the record meanwhile.
         :raises SpawnError: in one of its kinds: each says what to do.
+        :raises AgentOverLimit: it used more than it may while it started.
         """
         spec = await self._ready(spec)
         async with self._queue.turn(spec.name):
@@ -191,17 +195,24 @@ class AcpLauncher:
         environment = child_environment(
             self._environment, granted=spec.env, session_id=session_id, node=self._node
         )
+        group = self._confinement.group_for(session_id)
         known = {"marker": marker(session_id), "command": list(spec.command), **kept}
+        if group is not None:
+            known["cgroup"] = str(group.path)
         await record(known)
-        process = await start_process(
-            spec.command,
-            self._household,
-            environment=environment,
-            cwd=cwd,
-            agent=spec.name,
-            label=label,
-            marker=marker(session_id),
-        )
+        async with made(group, agent=spec.name):
+            process = await start_process(
+                spec.command,
+                self._household,
+                environment=environment,
+                cwd=cwd,
+                agent=spec.name,
+                label=label,
+                marker=marker(session_id),
+                group=group,
+            )
+        if group is not None:
+            self._household.tasks.start_soon(partial(watch_limits, process, group, label=label))
         agent = AcpAgent(
             process,
             name=spec.name,
@@ -209,6 +220,7 @@ class AcpLauncher:
             max_frame_bytes=self._settings.max_frame_bytes,
             new_ref=lambda: f"q{self._ids.new_id()}",
             tasks=self._household.tasks,
+            group=group,
         )
         try:
             stat = processes.stat(process.pid)
@@ -248,6 +260,7 @@ async def open_acp_launcher(
             node=node,
             environment=environment,
             household=household,
+            confinement=await open_confinement(settings),
             directory=directory,
         )
         try:

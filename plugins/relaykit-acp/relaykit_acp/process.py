@@ -12,6 +12,7 @@ import anyio
 from anyio import to_thread
 
 from relaykit_acp import processes
+from relaykit_acp.cgroups import AgentGroup
 from relaykit_acp.child import Child, start_child
 from relaykit_acp.household import Household
 from relaykit_acp.lines import LineSplitter
@@ -37,12 +38,15 @@ class AgentProcess:
     one drains stderr. Made by `start_process`.
     """
 
-    def __init__(self, child: Child, household: Household, *, label: str, marker: str) -> None:
+    def __init__(
+        self, child: Child, household: Household, *, label: str, marker: str, group: AgentGroup | None
+    ) -> None:
         self.pid = child.pid
         self.exited = anyio.Event()
         self._child = child
         self._label = label
         self._marker = marker
+        self._group = group
         self._household = household
         self._last_words: list[str] = []
         self._stderr_drained = anyio.Event()
@@ -154,6 +158,8 @@ class AgentProcess:
                 steps.callback(self._household.live.discard, self)
                 steps.callback(self._release)
                 steps.push_async_callback(self._kill_escaped)
+                if self._group is not None:
+                    steps.push_async_callback(self._group.aclose)
                 steps.push_async_callback(self._end_group)
 
     async def _end_group(self) -> None:
@@ -211,6 +217,7 @@ async def start_process(
     agent: str,
     label: str,
     marker: str,
+    group: AgentGroup | None = None,
 ) -> AgentProcess:
     """Start a program as the leader of a session and process group of its own.
 
@@ -218,11 +225,13 @@ async def start_process(
 
     :param label: what log lines call it.
     :param marker: the entry of `environment` by which its descendants are known.
+    :param group: the control group that it is to be in from its start, and that ends with it.
     :raises SpawnError: as `start_child`.
     """
     with anyio.CancelScope(shield=True):
-        child = await start_child(command, environment=environment, cwd=cwd, agent=agent)
-    process = AgentProcess(child, household, label=label, marker=marker)
+        joining = group.joining if group is not None else ()
+        child = await start_child(command, environment=environment, cwd=cwd, agent=agent, joining=joining)
+    process = AgentProcess(child, household, label=label, marker=marker, group=group)
     household.live.add(process)
     household.tasks.start_soon(process.watch)
     household.tasks.start_soon(process.drain_stderr)
