@@ -19,6 +19,7 @@ from relaykit_acp.cgroups import AgentGroup
 from relaykit_acp.envelope import Message, NotAMessage, NotJson
 from relaykit_acp.limits import Limit
 from relaykit_acp.lines import LineSplitter
+from relaykit_acp.mask import NO_SECRETS, Mask
 from relaykit_acp.modes import Modes
 from relaykit_acp.noise import Noise
 from relaykit_acp.process import AgentProcess
@@ -55,6 +56,7 @@ class AcpAgent:
     :param new_ref: makes refs that are unique within the session, over restarts of the agent too.
     :param tasks: where answers go out that `receive` must not wait for.
     :param group: tells whether it went over a limit.
+    :param mask: takes secrets out of what is logged, and out of errors.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class AcpAgent:
         new_ref: Callable[[], str],
         tasks: TaskGroup,
         group: AgentGroup | None = None,
+        mask: Mask = NO_SECRETS,
     ) -> None:
         self._process = process
         self._name = name
@@ -75,7 +78,8 @@ class AcpAgent:
         self._new_ref = new_ref
         self._label = label
         self._lines = LineSplitter(max_frame_bytes)
-        self._noise = Noise(label)
+        self._noise = Noise(label, mask)
+        self.mask = mask
         self.enter_session(b'""', Modes())
         self._writer = LineWriter(process, tasks)
         self._next_id = 0

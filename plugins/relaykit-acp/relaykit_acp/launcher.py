@@ -29,6 +29,7 @@ from relaykit_acp.fingerprint import fingerprint
 from relaykit_acp.handshake import Handshake, way_to_resume
 from relaykit_acp.household import Census, Household
 from relaykit_acp.known_agents import known_agent
+from relaykit_acp.mask import mask_of
 from relaykit_acp.npx import parse_npx
 from relaykit_acp.process import start_process
 from relaykit_acp.scratch import empty_directory
@@ -200,6 +201,7 @@ class AcpLauncher:
         if group is not None:
             known["cgroup"] = str(group.path)
         await record(known)
+        mask = mask_of(spec)
         async with made(group, agent=spec.name):
             process = await start_process(
                 spec.command,
@@ -210,6 +212,7 @@ class AcpLauncher:
                 label=label,
                 marker=marker(session_id),
                 group=group,
+                mask=mask,
             )
         if group is not None:
             self._household.tasks.start_soon(partial(watch_limits, process, group, label=label))
@@ -221,6 +224,7 @@ class AcpLauncher:
             new_ref=lambda: f"q{self._ids.new_id()}",
             tasks=self._household.tasks,
             group=group,
+            mask=mask,
         )
         try:
             stat = processes.stat(process.pid)

@@ -135,7 +135,7 @@ async def test_a_group_that_cannot_be_joined_starts_no_agent(base: Path, tmp_pat
     session = new_session()
     gone = AgentGroup(tmp_path / "gone", ())
     async with launcher() as opened:
-        opened._confinement.group_for = lambda _id: gone  # type: ignore[method-assign]
+        opened._confinement.group_for = lambda session_id: gone  # type: ignore[method-assign]  # noqa: ARG005
         gone.make = lambda: None  # type: ignore[method-assign]
         with pytest.raises(SpawnError, match="before it was ready") as caught, anyio.fail_after(20):
             await opened.launch(shell("echo started >&2;"), session, base, Recorder())
@@ -272,15 +272,15 @@ async def test_what_is_not_enforced_is_said_at_the_start(
 @pytest.mark.parametrize(
     ("key", "value", "why"),
     [
-        ("MEMORY_MAX", "much", "'much' is no size"),
-        ("MEMORY_MAX", "0", "'0' is no size"),
-        ("PROCESSES_MAX", "-1", "processes_max must be 0 or more"),
-        ("CPU_MAX", "0.001", "cpu_max must be 0.01 or more, or 0"),
+        ("memory_max", '"much"', "'much' is no size"),
+        ("memory_max", '"0"', "'0' is no size"),
+        ("processes_max", "-1", "processes_max must be 0 or more"),
+        ("cpu_max", "0.001", "cpu_max must be 0.01 or more, or 0"),
     ],
 )
 async def test_settings_that_make_no_sense(tmp_path: Path, key: str, value: str, why: str) -> None:
     with pytest.raises(SettingsError, match=why):
-        async with running_relay(tmp_path, **{f"PLUGINS__ACP__{key}": value}):
+        async with running_relay(tmp_path, toml=f"[plugins.acp]\n{key} = {value}"):
             pass
 
 
@@ -306,13 +306,13 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return base
 
 
-def limited(tmp_path: Path, **environ: str) -> contextlib.AbstractAsyncContextManager[Relay]:
+def limited(tmp_path: Path, *, toml: str = "") -> contextlib.AbstractAsyncContextManager[Relay]:
     return running_relay(
         tmp_path,
+        toml=toml,
         PLUGINS__ACP__MEMORY_MAX="2G",
         PLUGINS__ACP__PROCESSES_MAX="100",
         PLUGINS__ACP__CPU_MAX="1.5",
-        **environ,
     )
 
 
