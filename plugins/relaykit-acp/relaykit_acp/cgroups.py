@@ -159,6 +159,11 @@ def _family() -> set[int]:
 # ---------------------------------------------------------------- one agent's group
 
 
+def group_name(session_id: str) -> str:
+    """Return what the group of a session's agent is called."""
+    return f"relaykit-{session_id}"
+
+
 class AgentGroup:
     """The group of one agent, from before its start until all that is in it has ended.
 

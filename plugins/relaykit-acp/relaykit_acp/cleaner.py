@@ -12,7 +12,7 @@ from anyio import to_thread
 from relaykit.session.cleaner import CleanerResult, Outcome, Phase
 from relaykit.session.model import Handle, Json, Session
 from relaykit_acp import processes
-from relaykit_acp.cgroups import end_group
+from relaykit_acp.cgroups import end_group, group_name
 from relaykit_acp.settings import AcpSettings
 
 _POLL = 0.02
@@ -44,8 +44,11 @@ class AcpCleaner:
         if not processes.HAS_PROC:
             return self._without_proc(recorded.get("pid"))
         result = await self._end(_Leftover(recorded))
-        if group := recorded.get("cgroup"):  # with what has shed the marker
-            await end_group(Path(group))
+        group = Path(recorded.get("cgroup", ""))
+        if group.name == group_name(
+            session.id
+        ):  # with what has shed the marker; no other group, whatever is recorded
+            await end_group(group)
         return result
 
     async def _end(self, leftover: _Leftover) -> CleanerResult:

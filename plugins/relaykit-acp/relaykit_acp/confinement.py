@@ -18,7 +18,7 @@ from anyio import to_thread
 
 from relaykit.errors import SpawnError
 from relaykit_acp import cgroups
-from relaykit_acp.cgroups import AgentGroup
+from relaykit_acp.cgroups import AgentGroup, group_name
 from relaykit_acp.limits import Limit, limits_of
 from relaykit_acp.process import AgentProcess
 from relaykit_acp.settings import AcpSettings
@@ -46,7 +46,7 @@ class Confinement:
 
     def group_for(self, session_id: str) -> AgentGroup | None:
         """Return the group for a session's agent, which is to be made; None if agents get none."""
-        return AgentGroup(self._base / f"relaykit-{session_id}", self._limits) if self._base else None
+        return AgentGroup(self._base / group_name(session_id), self._limits) if self._base else None
 
 
 async def open_confinement(settings: AcpSettings) -> Confinement:

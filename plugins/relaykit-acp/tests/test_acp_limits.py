@@ -155,6 +155,9 @@ async def test_the_cleaner_ends_the_group_that_a_killed_relay_has_left(
         with anyio.fail_after(10):
             while left.pid not in members(group.path):  # noqa: ASYNC110 -- nobody tells of it
                 await anyio.sleep(0.01)
+        other = {"marker": marker("other"), "cgroup": str(group.path)}
+        await AcpCleaner(QUICK).clean(replace(new_session(), resources={"acp": other}), None)
+        assert members(group.path) == [left.pid]  # it is certainly another's
         recorded = {"marker": marker(session.id), "cgroup": str(group.path)}
         result = await AcpCleaner(QUICK).clean(replace(session, resources={"acp": recorded}), None)
         assert result.outcome is Outcome.DONE
