@@ -96,5 +96,17 @@ CLIENTS_STALLED = Figure(
     "Clients that were sent away because they took nothing of what there was for them, by protocol.",
     labels={"protocol": ("acp", "ws")},
 )
+AGENT_CRASHES = Figure(
+    "agent_crashes",
+    FigureKind.COUNTER,
+    "Agents that ended by themselves in the midst of a turn or a question.",
+)
 
-FIGURES: tuple[Figure, ...] = (SESSION_TRANSITIONS, MESSAGES, HOOK_FAILURES, HOOK_SECONDS, CLIENTS_STALLED)
+FIGURES: tuple[Figure, ...] = (
+    SESSION_TRANSITIONS,
+    MESSAGES,
+    HOOK_FAILURES,
+    HOOK_SECONDS,
+    CLIENTS_STALLED,
+    AGENT_CRASHES,
+)

@@ -114,6 +114,7 @@ async def open_relay(
                 for name, open_launcher in launchers.items()
             },
             resume_crashed=settings.relay.on_crash == "resume",
+            meter=meter,
         )
         tasks = await stack.enter_async_context(OwnedTasks())
         sessions = LiveSessions(

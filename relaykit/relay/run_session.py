@@ -22,6 +22,7 @@ from relaykit.errors import (
     SpawnError,
     WorkspaceError,
 )
+from relaykit.meter import AGENT_CRASHES, Meter
 from relaykit.relay.crashes import NotResumed, check_crashes
 from relaykit.relay.live_session import LiveSession
 from relaykit.relay.notices import ACTIVE, AWAKE, TERMINATING, notice
@@ -47,6 +48,7 @@ class Parts:
     workspace_plugin: str
     launchers: Mapping[str, AgentLauncher]
     resume_crashed: bool
+    meter: Meter
 
 
 async def run_session(session: Session, handle: Handle, live: LiveSession, parts: Parts) -> None:
@@ -133,9 +135,11 @@ async def _outlive(agent: Agent, session: Session, live: LiveSession, parts: Par
     :raises NotResumed: the session does not go on.
     """
     why = agent.farewell()
-    live.rest.lose_agent(
-        why, in_its_midst=live.occupied
-    )  # at once: what comes from now on waits for the next
+    # At once: what comes from now on waits for the next.
+    live.rest.lose_agent(why, in_its_midst=live.occupied)
+    logger.warning("session %s: its agent ended by itself: %s", session.id, why)
+    if live.rest.crashed:
+        parts.meter.count(AGENT_CRASHES)
     latest = await parts.manager.get(session.id) or session
     if not (parts.resume_crashed and parts.launchers[live.spec.launcher].can_resume(latest)):
         raise NotResumed(why)

@@ -33,14 +33,6 @@ if "fails" in sys.argv and os.path.basename(os.getcwd()) == "work":  # in a sess
 os.execv({ECHO.command[0]!r}, {list(ECHO.command)!r})
 """
 
-VARIABLES = {
-    "GRANTED_KEY": GRANTED,
-    "UNGRANTED_KEY": UNGRANTED,
-    "RELAYKIT_PLUGINS__GATEWAY__TOKEN": RELAY_TOKEN,
-    "RELAYKIT_PLUGINS__GATEWAY__PORT": "0",
-    "RELAYKIT_RELAY__WORKSPACE": "in_place",
-}
-
 
 def settings(program: Path) -> str:
     servers = (
@@ -53,7 +45,8 @@ def settings(program: Path) -> str:
         "fails": [ECHO.command[0], str(program), "fails"],
         "missing": ["there-is-no-such-program"],
     }
-    return "\n".join(
+    relay = '[relay]\nworkspace = "in_place"\n[plugins.gateway]\nport = 0\n'
+    return relay + "\n".join(
         f'[agents.{name}]\ncommand = {json.dumps(command)}\nenv = ["GRANTED_KEY"]\nmcp_servers = {servers}'
         for name, command in tables.items()
     )
@@ -70,7 +63,12 @@ class Relay:
 
     def run(self, *arguments: str) -> str:
         """Run a command with the same environment."""
-        done = self.place.run(*arguments, **VARIABLES)
+        done = self.place.run(
+            *arguments,
+            GRANTED_KEY=GRANTED,
+            UNGRANTED_KEY=UNGRANTED,
+            RELAYKIT_PLUGINS__GATEWAY__TOKEN=RELAY_TOKEN,
+        )
         self.out[" ".join(arguments)] = done.stdout + done.stderr
         return done.stdout
 
@@ -108,7 +106,13 @@ def there(tmp_path: Path) -> Iterator[Relay]:
     program = tmp_path / "says_all.py"
     program.write_text(SAYS_ALL)
     (place.work / "relaykit.toml").write_text(settings(program))
-    with started(place, "serve", "--log-level", "debug", **VARIABLES) as relay:
+    with started(
+        place,
+        *("serve", "--log-level", "debug"),
+        GRANTED_KEY=GRANTED,
+        UNGRANTED_KEY=UNGRANTED,
+        RELAYKIT_PLUGINS__GATEWAY__TOKEN=RELAY_TOKEN,
+    ) as relay:
         url = relay.expect(r"(http://127\.0\.0\.1:\d+)/\?token=\S+")[1]
         yield Relay(place, relay, url)
         relay.interrupt()

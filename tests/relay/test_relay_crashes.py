@@ -13,11 +13,13 @@ import pytest
 
 from relaykit.conversation import Kind
 from relaykit.hooks import hookimpl
+from relaykit.meter import Meter
 from relaykit.relay import wakes
 from relaykit.relay.rest import Presence
 from relaykit.relay.wakes import pause_before
 from relaykit.session import Cause, CleanerResult, Handle, Outcome, Phase, Session, SessionState
 from relaykit.session.cleaner import Cleaner
+from support.plugin_sites import RecordingMeter
 from support.relays import PATIENCE, Client, active_session, ended, following, processes_of, running_relay
 from support.sleepers import FORGETFUL, REMEMBERING, House, recalled, until, until_presence
 
@@ -66,8 +68,21 @@ async def kill_agent(client: Client, number: signal.Signals) -> None:
 # ---------------------------------------------------------------- it comes back
 
 
+class Metered:
+    """A plugin that keeps what is counted."""
+
+    def __init__(self) -> None:
+        self.meter = RecordingMeter()
+
+    @hookimpl
+    def relaykit_register_meter(self) -> Meter:
+        return self.meter
+
+
 async def test_an_agent_that_crashes_comes_back_and_goes_on_where_it_was(tmp_path: Path) -> None:
-    async with House(tmp_path).relay() as relay, active_session(relay, agent=REMEMBERING) as client:
+    metered = Metered()
+    metered_relay = House(tmp_path).relay(plugins={"metered": metered})
+    async with metered_relay as relay, active_session(relay, agent=REMEMBERING) as client:
         await client.say("one", "t1")
         await client.say("/children 1 setsid", "t2")
         children = (await client.until_said("children: ")).frame.body
@@ -94,6 +109,7 @@ async def test_an_agent_that_crashes_comes_back_and_goes_on_where_it_was(tmp_pat
         assert child not in processes_of(client.session_id)
         assert len(processes_of(client.session_id)) == 1
         await until(lambda: relay.live(client.session_id).rest.crashes == 0)
+        assert [name for name, _, _ in metered.meter.counted if name == "agent_crashes"] == ["agent_crashes"]
 
 
 @pytest.mark.usefixtures("no_pauses")

@@ -32,10 +32,11 @@ _JOIN = 'echo 0 > "$0" && exec "$@"'
 """What a shell does to join a group and become the program. 0 is the writer: no pid has to be right."""
 
 _EVENTS = (
-    ("memory_max", "memory.events", ("oom_kill", "oom_group_kill")),
+    # Both: with an `oom_kill` alone the machine was out of memory, and not the group.
+    ("memory_max", "memory.events", ("oom", "oom_kill")),
     ("processes_max", "pids.events", ("max",)),
 )
-"""What tells that a limit was hit: its setting, the file, and the counters there."""
+"""What tells that a limit was hit: its setting, the file, and the counters there, of which none may be 0."""
 
 
 def own_group(proc: Path = Path("/proc/self")) -> Path | None:
@@ -207,8 +208,8 @@ class AgentGroup:
                 lines = (self.path / name).read_text().splitlines()
             except OSError:
                 continue  # that controller is off
-            pairs = (line.split() for line in lines)
-            yield setting, sum(int(pair[1]) for pair in pairs if pair[0] in counters)
+            counts = {name: int(count) for name, count in map(str.split, lines)}
+            yield setting, min(counts.get(counter, 0) for counter in counters)
 
     def kill(self) -> None:
         """Have all that is in the group end at once."""

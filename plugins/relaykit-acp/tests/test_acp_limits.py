@@ -397,3 +397,11 @@ async def test_what_was_counted_before_is_not_this_agents(tmp_path: Path) -> Non
     exceeded = group.exceeded()
     assert exceeded is not None
     assert exceeded.setting == "processes_max"
+
+
+def test_a_machine_that_is_out_of_memory_is_not_an_agent_over_its_limit(tmp_path: Path) -> None:
+    group = AgentGroup(tmp_path, limits_of(LIMITS))
+    (tmp_path / "memory.events").write_text("low 0\nhigh 0\nmax 0\noom 0\noom_kill 2\noom_group_kill 1\n")
+    assert group.exceeded() is None
+    (tmp_path / "memory.events").write_text("low 0\nhigh 0\nmax 3\noom 1\noom_kill 2\noom_group_kill 1\n")
+    assert str(group.exceeded()) == 'memory_max = "2G"'

@@ -84,6 +84,7 @@ def untouched() -> dict[Series, float]:
         series("relaykit_messages_total", direction="from_agent"): 0,
         series("relaykit_clients_stalled_total", protocol="acp"): 0,
         series("relaykit_clients_stalled_total", protocol="ws"): 0,
+        series("relaykit_agent_crashes_total"): 0,
         series("relaykit_build_info", version=version("relaykit")): 1,
     }
 
@@ -155,6 +156,7 @@ async def test_a_known_workload_is_shown_exactly(tmp_path: Path) -> None:
         series("relaykit_messages_total", direction="from_agent"): 5,
         series("relaykit_clients_stalled_total", protocol="acp"): 0,
         series("relaykit_clients_stalled_total", protocol="ws"): 0,
+        series("relaykit_agent_crashes_total"): 0,
         series("relaykit_hook_failures_total", plugin="failing", hook=ON_TRANSITION, failure="error"): 3,
         **histogram(
             "relaykit_hook_seconds", BUCKETS["seconds"], instant, plugin="failing", hook=ON_TRANSITION
