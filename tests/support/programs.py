@@ -204,14 +204,13 @@ def started_in_terminal(place: Place, *arguments: str, **variables: str) -> Iter
 
 
 @contextmanager
-def serving(place: Place) -> Iterator[Program]:
+def serving(place: Place, *arguments: str) -> Iterator[Program]:
     """Run ``relaykit serve`` on a free port, its agents all in the working directory.
 
     The block begins when it listens; at its end SIGTERM ends it.
     """
-    with started(
-        place, "serve", RELAYKIT_PLUGINS__GATEWAY__PORT="0", RELAYKIT_RELAY__WORKSPACE="in_place"
-    ) as program:
+    variables = {"RELAYKIT_PLUGINS__GATEWAY__PORT": "0", "RELAYKIT_RELAY__WORKSPACE": "in_place"}
+    with started(place, "serve", *arguments, **variables) as program:
         program.expect(r"http://127\.0\.0\.1:\d+/\?token=\S+")
         try:
             yield program
