@@ -209,8 +209,13 @@ def serving(place: Place, *arguments: str) -> Iterator[Program]:
 
     The block begins when it listens; at its end SIGTERM ends it.
     """
-    variables = {"RELAYKIT_PLUGINS__GATEWAY__PORT": "0", "RELAYKIT_RELAY__WORKSPACE": "in_place"}
-    with started(place, "serve", *arguments, **variables) as program:
+    with started(
+        place,
+        "serve",
+        *arguments,
+        RELAYKIT_PLUGINS__GATEWAY__PORT="0",
+        RELAYKIT_RELAY__WORKSPACE="in_place",
+    ) as program:
         program.expect(r"http://127\.0\.0\.1:\d+/\?token=\S+")
         try:
             yield program
