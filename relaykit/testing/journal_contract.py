@@ -225,6 +225,16 @@ class JournalContract(KeepingContract):
         assert list(await journal.read("s1", after=20, limit=10)) == make_entries(21, 25)
         assert list(await journal.read("s1", after=24, limit=1)) == make_entries(25, 25)
 
+    async def test_what_was_said_in_one_moment_can_be_read_in_parts(self, journal: Journal) -> None:
+        epoch = await opened(journal)
+        at_once = [entry._replace(at=SAID_AT) for entry in make_entries(1, 10)]
+        await journal.append("s1", epoch, at_once)
+        for after in range(11):
+            assert list(await journal.read("s1", after=after, limit=3)) == at_once[after : after + 3]
+        await journal.trim("s1", through=4)
+        await journal.append("s1", epoch, at_once[5:])  # again
+        assert await read_all(journal) == at_once[4:]
+
     async def test_there_is_nothing_behind_the_head(self, journal: Journal) -> None:
         epoch = await opened(journal)
         await journal.append("s1", epoch, make_entries(1, 2))

@@ -23,7 +23,8 @@ def appends(scratch: Path, batches: Sequence[Sequence[Entry]], *, sessions: int)
         ]
         for batch in batches
     ]
-    return _rate(scratch, "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", commits)
+    columns = "id, at, kind, body, ref, method, failed"
+    return _rate(scratch, f"INSERT INTO entries ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", commits)
 
 
 def saves(scratch: Path, versions: Sequence[Sequence[Session]]) -> float:

@@ -193,17 +193,16 @@ async def test_a_controller_may(world: World, method: Method, make: Callable[[st
 @pytest.mark.parametrize(
     ("access", "error"),
     [
-        (Access(), None),
-        (Access(owner="ann"), None),
-        (Access(projects=frozenset({"default"})), None),
-        (Access(projects=frozenset({"default", "other"})), None),
-        (Access(projects=frozenset({"other"})), UnknownProject),
-        (Access(projects=frozenset()), UnknownProject),
-        (Access(sessions=NOBODYS), NotAllowed),
-        (Access(role=Role.OBSERVER), NotAllowed),
-        (Access(owner="ann", role=Role.OBSERVER), NotAllowed),
+        pytest.param(Access(), None, id="all"),
+        pytest.param(Access(owner="ann"), None, id="an owner"),
+        pytest.param(Access(projects=frozenset({"default"})), None, id="the project"),
+        pytest.param(Access(projects=frozenset({"default", "other"})), None, id="two projects"),
+        pytest.param(Access(projects=frozenset({"other"})), UnknownProject, id="another project"),
+        pytest.param(Access(projects=frozenset()), UnknownProject, id="no project"),
+        pytest.param(Access(sessions=NOBODYS), NotAllowed, id="sessions"),
+        pytest.param(Access(role=Role.OBSERVER), NotAllowed, id="an observer"),
+        pytest.param(Access(owner="ann", role=Role.OBSERVER), NotAllowed, id="an owner's observer"),
     ],
-    ids=str,
 )
 async def test_who_may_create(relay: Relay, access: Access, error: type[Exception] | None) -> None:
     client = relay.restricted_to(access)

@@ -10,6 +10,7 @@ from relaykit.conversation import Entry, JournalState
 from relaykit.errors import JournalError
 from relaykit.session import Session, SessionFilter, encode_session
 from relaykit_sqlite.database import Database
+from relaykit_sqlite.runs import WIDTH, rows_of
 from relaykit_sqlite.thread import DatabaseThread
 from relaykit_sqlite.transcripts import ONE_STATEMENT
 
@@ -33,10 +34,11 @@ class SqliteJournal:
     async def append(self, session_id: str, epoch: str, entries: Sequence[Entry], /) -> None:
         """Record entries, all or none."""
         batch = tuple(entries)  # the caller's list is the caller's
+        rows = rows_of(batch)
         await self._thread.run(
-            lambda database: database.transcripts.append(session_id, epoch, batch),
+            lambda database: database.transcripts.append(session_id, epoch, batch, rows),
             writes=True,
-            one_statement=len(batch) <= ONE_STATEMENT,
+            one_statement=len(rows) <= ONE_STATEMENT * WIDTH,
             failure=JournalError,
         )
 

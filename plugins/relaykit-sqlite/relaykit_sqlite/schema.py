@@ -62,6 +62,8 @@ MIGRATIONS: Sequence[Sequence[str]] = (
         )
         """,
     ),
+    # A row is a run of entries, of which `id` has the newest; see `runs`. Those that are there are one entry each.
+    ("ALTER TABLE entries ADD COLUMN sizes BLOB",),
 )
 """The statements that lead from each version to the next. Never changed once released: add another."""
 

@@ -8,30 +8,27 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from relaykit.conversation import Entry, Frame, JournalState, Kind
+from relaykit.conversation import Entry, JournalState
 from relaykit.errors import JournalConflict, JournalError
 from relaykit.ids import IdGenerator
 from relaykit.session import Session, SessionFilter, decode_session
 from relaykit_sqlite.problems import NAME
+from relaykit_sqlite.runs import COLUMNS, WIDTH, entries_of, without
 from relaykit_sqlite.schema import MAX_SEQ, SEQ_BITS
 from relaykit_sqlite.sessions import conditions_of
-from relaykit_sqlite.values import microseconds, moment, restored, storable
+from relaykit_sqlite.values import microseconds, storable
 
 ONE_STATEMENT = 8
-"""As many entries are written by one statement."""
+"""As many rows are written by one statement."""
 
-_COLUMNS = 7
-_ROW = f"({', '.join('?' * _COLUMNS)})"
+_ROW = f"({', '.join('?' * WIDTH)})"
 # OR ROLLBACK: a statement that may undo itself alone keeps a copy of each page that it changes, which took longer
 # than all the rest. This one never fails but for what fails the transaction with it.
-_INSERT = "INSERT OR ROLLBACK INTO entries (id, at, kind, body, ref, method, failed) VALUES "
+_INSERT = f"INSERT OR ROLLBACK INTO entries ({COLUMNS}) VALUES "  # noqa: S608 -- names of our own
 _INSERTS = {
     rows: _INSERT + ", ".join([_ROW] * rows) for rows in (128, 64, 32, 16, *range(ONE_STATEMENT, 0, -1))
 }
-_SELECT = (
-    "SELECT id, at, kind, body, ref, method, failed FROM entries WHERE id > ? AND id <= ? ORDER BY id LIMIT ?"
-)
-_KINDS = {kind.value: kind for kind in Kind}
+_SELECT = f"SELECT {COLUMNS} FROM entries WHERE id > ? AND id <= ? ORDER BY id"  # noqa: S608 -- names of our own
 _OPEN = """
 UPDATE journals SET ended_at = NULL, state = NULL, agent_id = NULL, owner = NULL, project = NULL, node = NULL,
 ended = NULL WHERE number = ?
@@ -67,7 +64,7 @@ class Transcripts:
         self._execute = connection.execute
         self._ids = ids
         self._open: dict[str, _Transcript] = {}
-        self._unwritten: list[Any] = []  # the columns of one entry after the other's
+        self._unwritten: list[Any] = []  # the columns of one row after the other's
 
     def flush(self) -> None:
         """Write what was collected."""
@@ -76,7 +73,7 @@ class Transcripts:
             return
         start = 0
         for rows, insert in _INSERTS.items():
-            size = rows * _COLUMNS
+            size = rows * WIDTH
             while len(values) - start >= size:
                 self._execute(insert, values[start : start + size])
                 start += size
@@ -103,8 +100,11 @@ class Transcripts:
         self._open[session.id] = transcript
         return JournalState(transcript.epoch, transcript.trimmed + 1, transcript.head)
 
-    def append(self, session_id: str, epoch: str, entries: Sequence[Entry]) -> None:
-        """Record entries, all or none."""
+    def append(self, session_id: str, epoch: str, entries: Sequence[Entry], rows: list[Any]) -> None:
+        """Record entries, all or none.
+
+        :param rows: the same, as `rows_of` returned them.
+        """
         transcript = self._open.get(session_id)
         if transcript is None:
             transcript = self._find(session_id)
@@ -123,7 +123,11 @@ class Transcripts:
             return
         if entries[-1].seq != head + len(entries):
             raise _conflict(session_id, "the entries leave a hole")
-        self._unwritten += _flat(entries, transcript.number << SEQ_BITS)
+        unwritten, base = self._unwritten, transcript.number << SEQ_BITS
+        start = len(unwritten)
+        unwritten += rows
+        for at in range(start, len(unwritten), WIDTH):
+            unwritten[at] += base
         transcript.head = head + len(entries)
 
     def read(self, session_id: str, *, after: int, limit: int) -> Sequence[Entry]:
@@ -131,26 +135,14 @@ class Transcripts:
         transcript = self._find(session_id)
         if transcript is None:
             return ()
-        kinds, base = _KINDS, transcript.base
-        known_at, known_moment = None, None
-        entries = []
         try:
-            for key, at, kind, body, ref, method, failed in self._select(
-                transcript, after=after, limit=limit
-            ):
-                if at != known_at:  # entries that were recorded together share it
-                    known_at, known_moment = at, moment(at)
-                if type(ref) is bytes or type(method) is bytes:
-                    ref, method = restored(ref), restored(method)  # noqa: PLW2901 -- the same, as text
-                frame = Frame(kinds[kind], body, ref, method, failed == 1)
-                entries.append(Entry(key - base, known_moment, frame))  # type: ignore[arg-type] # set by the first
+            return self._read(transcript, after=after, limit=limit)
         except KeyError as error:
             raise JournalError(
                 f"the transcript of session {session_id!r} has an entry of the unknown kind {error}: "
                 "it is of a newer relaykit",
                 plugin=NAME,
             ) from error
-        return entries
 
     def close(self, session: Session, body: bytes) -> None:
         """Keep a session as it ended, which is `body` when encoded."""
@@ -196,6 +188,7 @@ class Transcripts:
             "DELETE FROM entries WHERE id > ? AND id <= ?",
             (transcript.base + transcript.trimmed, transcript.base + through),
         )
+        self._cut(transcript, through=through)
         self._execute("UPDATE journals SET trimmed = ? WHERE number = ?", (through, transcript.number))
         transcript.trimmed = through
 
@@ -239,34 +232,31 @@ class Transcripts:
         first = entries[0].seq
         if not transcript.trimmed < first <= transcript.head:
             return False
-        held = self._select(transcript, after=first - 1, limit=len(entries) + 1)
-        return [value for row in held for value in row] == _flat(entries, transcript.base)
+        return self._read(transcript, after=first - 1, limit=len(entries) + 1) == list(entries)
 
-    def _select(self, transcript: _Transcript, *, after: int, limit: int) -> Sequence[tuple[Any, ...]]:
+    def _read(self, transcript: _Transcript, *, after: int, limit: int) -> list[Entry]:
         self.flush()
-        start = transcript.base + min(max(after, 0), MAX_SEQ)
-        return self._execute(
-            _SELECT, (start, transcript.base + MAX_SEQ, min(max(limit, 0), MAX_SEQ))
-        ).fetchall()
+        base, after = transcript.base, min(max(after, 0), MAX_SEQ)
+        rows = self._execute(_SELECT, (base + after, base + MAX_SEQ))
+        try:
+            return entries_of(rows, base, after=after, limit=limit)
+        finally:
+            rows.close()  # there may be more
 
-
-def _flat(entries: Sequence[Entry], base: int) -> list[Any]:
-    """Return the columns of one entry after the other's."""
-    values: list[Any] = []
-    known, known_at = None, 0
-    for seq, at, (kind, body, ref, method, failed) in entries:
-        if at is not known:  # entries that were said together share it
-            known, known_at = at, microseconds(at)
-        values += (
-            base + seq,
-            known_at,
-            kind._value_,  # what `value` returns, in a tenth of its time
-            body,
-            ref if ref.isascii() else storable(ref),
-            method if method.isascii() else storable(method),
-            int(failed),
+    def _cut(self, transcript: _Transcript, *, through: int) -> None:
+        """Forget what the run that begins before `through`, and ends behind it, has of what is trimmed."""
+        base = transcript.base
+        run = self._execute(
+            "SELECT id, body, sizes FROM entries WHERE id > ? AND id <= ? ORDER BY id LIMIT 1",
+            (base + through, base + MAX_SEQ),
+        ).fetchone()
+        if run is None or run[2] is None:
+            return
+        key, body, sizes = run
+        self._execute(
+            "UPDATE entries SET body = ?, sizes = ? WHERE id = ?",
+            (*without(through, key - base, body, sizes), key),
         )
-    return values
 
 
 def _conflict(session_id: str, detail: str) -> JournalConflict:
