@@ -29,6 +29,7 @@ from relaykit.relay.notices import ACTIVE, AWAKE, TERMINATING, notice
 from relaykit.relay.rest import AgentNotStopped, check_stopped
 from relaykit.relay.transcripts import journal_errors_logged
 from relaykit.relay.wakes import NotRecovered, Wakes
+from relaykit.session.logs import log_agent_ended
 from relaykit.session.manager import Manager
 from relaykit.session.model import Cause, Handle, Json, Session, SessionState
 
@@ -137,7 +138,7 @@ async def _outlive(agent: Agent, session: Session, live: LiveSession, parts: Par
     why = agent.farewell()
     # At once: what comes from now on waits for the next.
     live.rest.lose_agent(why, in_its_midst=live.occupied)
-    logger.warning("session %s: its agent ended by itself: %s", session.id, why)
+    log_agent_ended(session, reason=why, crashed=live.rest.crashed)
     if live.rest.crashed:
         parts.meter.count(AGENT_CRASHES)
     latest = await parts.manager.get(session.id) or session
