@@ -133,9 +133,8 @@ def carry_out(plan: Plan) -> None:
         try:
             (plan.base / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in plan.enabling))
         except OSError as error:
-            if (
-                error.errno != errno.EBUSY or attempt == _TRIES - 1
-            ):  # EBUSY: one of ours was started meanwhile
+            # EBUSY: one of ours was started meanwhile.
+            if error.errno != errno.EBUSY or attempt == _TRIES - 1:
                 raise
         else:
             return

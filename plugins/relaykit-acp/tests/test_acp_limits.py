@@ -229,6 +229,29 @@ def test_the_relay_moves_out_of_the_way_and_finds_its_place_again(tmp_path: Path
     assert (again.base, again.enabling, again.moving) == (base, [], ())
 
 
+@pytest.mark.parametrize(("times", "number", "works"), [(1, 16, True), (99, 16, False), (1, 1, False)])
+def test_one_of_ours_that_is_started_while_the_relay_moves_is_moved_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int, number: int, *, works: bool
+) -> None:
+    base = fake_base(tmp_path / "unit", inside=f"{os.getpid()}\n")
+    write_text, refusals = Path.write_text, [OSError(number, os.strerror(number))] * times
+
+    def written(path: Path, text: str) -> int:
+        if path.name == "cgroup.subtree_control" and refusals:
+            write_text(base / "cgroup.procs", "12345\n")
+            raise refusals.pop()
+        return write_text(path, text)
+
+    monkeypatch.setattr(Path, "write_text", written)
+    prepared = plan(limits_of(LIMITS), base)
+    if works:
+        cgroups.carry_out(prepared)
+        assert members(base / "relaykit-relay") == [12345]
+    else:
+        with pytest.raises(OSError, match=os.strerror(number)):
+            cgroups.carry_out(prepared)
+
+
 def test_what_is_said_of_limits_before_the_relay_starts(tmp_path: Path) -> None:
     [nothing] = look_at_limits(AcpSettings(), None)
     assert nothing.verdict is Verdict.OK

@@ -310,6 +310,6 @@ I will
 
 
 def test_the_last_turns_and_what_is_behind_them() -> None:
-    assert list(last_turns(STORY, 1)) == STORY[19:]
+    assert list(last_turns(STORY, 1)) == STORY[20:]
     assert list(last_turns(STORY, 2)) == STORY[1:]
     assert list(last_turns(STORY[:1], 2)) == []
