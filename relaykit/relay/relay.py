@@ -299,18 +299,18 @@ class Relay:
         await self._sessions.require(session_id).cancel()
 
     async def call(self, session_id: str, method: str, body: bytes, *, client_id: str, ref: str) -> None:
-        """Put any other request to the agent; see `LiveSession.call`. Its RESULT comes by `attach`.
+        """Put any other request to the agent; see `Calls.put`. Its RESULT comes by `attach`.
 
         :raises SessionNotFound: there is no such session.
         """
-        await self._sessions.require(session_id).call(method, body, client_id=client_id, ref=ref)
+        await self._sessions.require(session_id).calls.put(method, body, client_id=client_id, ref=ref)
 
     async def cancel_call(self, session_id: str, ref: str) -> None:
         """Tell the agent that nobody needs the answer to a CALL any more. It answers all the same.
 
         :raises SessionNotFound: there is no such session.
         """
-        await self._sessions.require(session_id).cancel_call(ref)
+        await self._sessions.require(session_id).calls.cancel(ref)
 
     async def answer(self, session_id: str, ref: str, body: bytes | None, *, client_id: str) -> None:
         """Answer an open question; the first answer wins.
