@@ -213,14 +213,17 @@ class LiveSession:
         """
         return self._queue.withdraw(turn)
 
-    async def answer(self, ref: str, body: bytes | None, *, client_id: str) -> None:
+    async def answer(self, ref: str, body: bytes | None, *, client_id: str, by: str = "") -> None:
         """Answer an open question; the first answer wins.
 
+        :param by: see `Relay.answer`.
         :param body: raw JSON of the result. None: there is none, and the agent hears that it was cancelled.
         :raises QuestionClosed: somebody was faster, or there is no such question.
         """
         question = self.questions.take(ref)
-        await self._to_its_end(partial(self._asking.answer, question, body, by=client_id))
+        await self._to_its_end(
+            partial(self._asking.answer, question, body, by=by or client_id, client_id=client_id)
+        )
 
     @property
     def asking(self) -> Asking:

@@ -18,8 +18,8 @@ AWAKE = "awake"
 WAKE_FAILED = "wake_failed"
 """The agent could not be started again: the session still sleeps. Body: ``{"reason"}``."""
 DECIDED = "decided"
-"""Who or what gave the DECISION that stands right before it. Body: ``{"requestId", "by", "outcome", "reason"?}``; see
-`deciders`."""
+"""Who or what gave the DECISION that stands right before it. Body: ``{"requestId", "by", "outcome", "client"?,
+"reason"?}``; see `Decider`."""
 TERMINATING = "terminating"
 """The session is being ended. Body: ``{"cause", "reason"}``."""
 ENDED = "ended"

@@ -312,14 +312,18 @@ class Relay:
         """
         await self._sessions.require(session_id).calls.cancel(ref)
 
-    async def answer(self, session_id: str, ref: str, body: bytes | None, *, client_id: str) -> None:
+    async def answer(
+        self, session_id: str, ref: str, body: bytes | None, *, client_id: str, by: str = ""
+    ) -> None:
         """Answer an open question; the first answer wins.
 
         :param body: raw JSON of the result. None: there is none, and the agent hears that it was cancelled.
+        :param by: who answers, for the transcript and for people: a token's name, or an application's own name of
+            its user. By default the client's id.
         :raises SessionNotFound: there is no such session.
         :raises QuestionClosed: somebody was faster.
         """
-        await self._sessions.require(session_id).answer(ref, body, client_id=client_id)
+        await self._sessions.require(session_id).answer(ref, body, client_id=client_id, by=by)
 
     def live(self, session_id: str) -> LiveSession:
         """Return the live half of a session: its conversation and its open questions, to look at.
@@ -351,9 +355,12 @@ class Relay:
         follower = FollowedBy(client_id, protocol, owner, role)
         return self._attachments.attach(session_id, follower, after=after, epoch=epoch)
 
-    def restricted_to(self, access: Access) -> RestrictedRelay:
-        """Return this relay as a client may use it."""
-        return RestrictedRelay(self, access)
+    def restricted_to(self, access: Access, *, name: str = "") -> RestrictedRelay:
+        """Return this relay as a client may use it.
+
+        :param name: what the client goes by in transcripts: see `answer`.
+        """
+        return RestrictedRelay(self, access, name=name)
 
     # ------------------------------------------------------------ its own life
 

@@ -30,11 +30,14 @@ class RestrictedRelay:
     A session that the client may not see is to it as if it did not exist: `SessionNotFound`. What it may see and
     not do raises `NotAllowed`. Whoever holds a `Relay` may do everything: this stands between it and whoever
     comes from outside, so that a method which is forgotten here is missing, and not open.
+
+    :param name: what the client goes by in transcripts; empty for the id of its connection.
     """
 
-    def __init__(self, relay: Relay, access: Access) -> None:
+    def __init__(self, relay: Relay, access: Access, *, name: str = "") -> None:
         self._relay = relay
         self.access = access
+        self.name = name
 
     # ------------------------------------------------------------ what is configured
 
@@ -267,7 +270,7 @@ class RestrictedRelay:
     async def answer(self, session_id: str, ref: str, body: bytes | None, *, client_id: str) -> None:
         """Answer an open question; see `Relay.answer`."""
         await self._controlled(session_id, "to answer a question")
-        await self._relay.answer(session_id, ref, body, client_id=client_id)
+        await self._relay.answer(session_id, ref, body, client_id=client_id, by=self.name)
 
     async def check_control(self, session_id: str, what: str) -> None:
         """Refuse who only watches, before anything is begun for it. Who controls is looked at by what it then calls.

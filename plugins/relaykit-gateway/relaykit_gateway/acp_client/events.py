@@ -91,13 +91,15 @@ class Question:
 class QuestionClosed:
     """A question was answered by somebody else, or is not asked any more.
 
-    :param by: a client's id, ``rule 2``, a plugin's name, ``agent`` or ``relay``; empty if the transcript does not
-        tell.
+    :param by: the name of a client's token, ``rule 2``, a plugin's name, ``agent`` or ``relay``; empty if the
+        transcript does not tell.
+    :param client: the id of the client that answered; empty if none did.
     """
 
     session_id: str
     id: str
     by: str
+    client: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -114,7 +114,10 @@ _NOTIFICATIONS: Mapping[str, Callable[[Json], Event | None]] = {
         session_id=_session_of(params), first=int(params["from"]), last=int(params["to"])
     ),
     "_relaykit/question_closed": lambda params: QuestionClosed(
-        session_id=_session_of(params), id=str(params.get("requestId")), by=str(params.get("by") or "")
+        session_id=_session_of(params),
+        id=str(params.get("requestId")),
+        by=str(params.get("by") or ""),
+        client=str(params.get("client") or ""),
     ),
     "_relaykit/session_asleep": lambda params: SessionAsleep(
         session_id=_session_of(params), seq=_seq_of(params), reason=str(params.get("reason", ""))
