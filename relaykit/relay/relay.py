@@ -271,15 +271,18 @@ class Relay:
             raise SessionNotFound(session_id)
         return session
 
-    async def transcript(self, session_id: str, *, after: int = 0, limit: int = 512) -> Sequence[Entry]:
+    async def transcript(
+        self, session_id: str, *, after: int = 0, limit: int = 512, max_bytes: int | None = None
+    ) -> Sequence[Entry]:
         """Return up to `limit` entries of what was said behind `after`, in a session that runs or has ended.
 
+        :param max_bytes: how much of it at most, see `Journal.read`.
         :raises JournalError: it cannot be read.
         """
         live = self._sessions.get(session_id)
         if live is not None:
-            return await live.conversation.read(after=after, limit=limit)
-        return await self._transcripts.journal.read(session_id, after=after, limit=limit)
+            return await live.conversation.read(after=after, limit=limit, max_bytes=max_bytes)
+        return await self._transcripts.journal.read(session_id, after=after, limit=limit, max_bytes=max_bytes)
 
     # ------------------------------------------------------------ what is said
 

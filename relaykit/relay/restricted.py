@@ -232,13 +232,15 @@ class RestrictedRelay:
         """Tell where the session's agent is; GONE if the session does not run here."""
         return self._relay.presence(session_id)
 
-    async def transcript(self, session_id: str, *, after: int = 0, limit: int = 512) -> Sequence[Entry]:
+    async def transcript(
+        self, session_id: str, *, after: int = 0, limit: int = 512, max_bytes: int | None = None
+    ) -> Sequence[Entry]:
         """Return up to `limit` entries of what was said behind `after`; see `Relay.transcript`.
 
         :raises SessionNotFound: nothing of the session is kept.
         """
         await self.find(session_id)
-        return await self._relay.transcript(session_id, after=after, limit=limit)
+        return await self._relay.transcript(session_id, after=after, limit=limit, max_bytes=max_bytes)
 
     # ------------------------------------------------------------ what is said
 

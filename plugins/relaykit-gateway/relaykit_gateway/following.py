@@ -10,32 +10,21 @@ import anyio
 from anyio.abc import TaskStatus
 from anyio.lowlevel import checkpoint
 
-from relaykit.conversation import Batch, Cursor, Entry
+from relaykit.conversation import Batch, Cursor
 from relaykit.errors import JournalError
 from relaykit.relay import LiveSession
 from relaykit_gateway.channel import Channel, ClientGone
 from relaykit_gateway.rendering import PerSession, Rendering
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Awaitable
 
 logger = logging.getLogger(__name__)
 
-_FIRST_BATCH, _LARGEST_BATCH = 8, 256
-_BATCH_BYTES = 256 * 1024
+_BATCH_ENTRIES, _BATCH_BYTES = 256, 256 * 1024
+"""As much is read at once, and stays in memory until the client has taken it."""
 
 R = TypeVar("R", bound=Rendering)
-
-
-def _next_limit(entries: Sequence[Entry], limit: int) -> int:
-    """Return how many entries to read next: what is read stays in memory until the client has taken it.
-
-    :param entries: those that were read last; the next ones will not be much longer.
-    """
-    if not entries:
-        return limit
-    size = sum([len(frame.body) for _, _, frame in entries]) + 1
-    return max(1, min(2 * limit, _LARGEST_BATCH, _BATCH_BYTES * len(entries) // size))
 
 
 class Following(ABC, Generic[R]):
@@ -121,13 +110,11 @@ class Following(ABC, Generic[R]):
             self._channel.hang_up()
 
     async def _follow(self, live: LiveSession, cursor: Cursor, renderer: R) -> None:
-        limit = _FIRST_BATCH
         while True:
             try:
-                batch = await cursor.next(limit)
+                batch = await cursor.next(_BATCH_ENTRIES, _BATCH_BYTES)
             except anyio.EndOfStream:
                 break
-            limit = _next_limit(batch.entries, limit)
             async with self._channel.sending:
                 if not await self._send_whole(live, batch, renderer, cursor):
                     return

@@ -299,7 +299,9 @@ async def test_history_of_a_session_that_has_ended(gateway: Gateway, relay: Rela
         assert error["code"] == -32002
 
 
-async def test_a_page_of_history_is_bounded(gateway: Gateway, relay: Relay) -> None:
+async def test_a_page_of_history_is_bounded(
+    gateway: Gateway, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
     session_id, seq, _ = await session_with_a_turn(gateway)
     frames = [Frame(Kind.UPDATE, b'{"n":%d,"x":"%b"}' % (n, b"x" * 300_000), method="_big") for n in range(9)]
     await relay.live(session_id).conversation.publish(frames)
@@ -314,6 +316,12 @@ async def test_a_page_of_history_is_bounded(gateway: Gateway, relay: Relay) -> N
         await relay.live(session_id).conversation.publish([huge, huge])
         page = await history(socket, session_id, limit=5)
         assert len(page["entries"]) == 1
+        pages = [await history(socket, session_id, before=before, limit=20) for before in (seq + 12, seq + 5)]
+        monkeypatch.setattr(
+            "relaykit_gateway.acp.history._AT_ONCE_BYTES", 400_000
+        )  # what is read for them is too
+        again = [await history(socket, session_id, before=before, limit=20) for before in (seq + 12, seq + 5)]
+        assert again == pages
         for wrong in ({"before": 0}, {"limit": 0}, {"before": "x"}):
             asked = socket.ask("_relaykit/history", sessionId=session_id, **wrong)
             assert (await socket.error_of(asked))["code"] == -32602

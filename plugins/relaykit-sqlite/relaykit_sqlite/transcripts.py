@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -126,18 +127,23 @@ class Transcripts:
         self._unwritten += _flat(entries, transcript.number << SEQ_BITS)
         transcript.head = head + len(entries)
 
-    def read(self, session_id: str, *, after: int, limit: int) -> Sequence[Entry]:
-        """Return up to `limit` entries behind `after`."""
+    def read(
+        self, session_id: str, *, after: int, limit: int, max_bytes: int | None = None
+    ) -> Sequence[Entry]:
+        """Return up to `limit` entries behind `after`, and up to `max_bytes` of them."""
         transcript = self._find(session_id)
         if transcript is None:
             return ()
         kinds, base = _KINDS, transcript.base
         known_at, known_moment = None, None
-        entries = []
+        entries: list[Entry] = []
+        room = math.inf if max_bytes is None else max_bytes
+        rows = self._select(transcript, after=after, limit=limit)
         try:
-            for key, at, kind, body, ref, method, failed in self._select(
-                transcript, after=after, limit=limit
-            ):
+            for key, at, kind, body, ref, method, failed in rows:
+                room -= len(body)
+                if room < 0 and entries:
+                    break
                 if at != known_at:  # entries that were recorded together share it
                     known_at, known_moment = at, moment(at)
                 if type(ref) is bytes or type(method) is bytes:
@@ -150,6 +156,8 @@ class Transcripts:
                 "it is of a newer relaykit",
                 plugin=NAME,
             ) from error
+        finally:
+            rows.close()  # else the statement goes on reading
         return entries
 
     def close(self, session: Session, body: bytes) -> None:
@@ -239,15 +247,13 @@ class Transcripts:
         first = entries[0].seq
         if not transcript.trimmed < first <= transcript.head:
             return False
-        held = self._select(transcript, after=first - 1, limit=len(entries) + 1)
+        held = self._select(transcript, after=first - 1, limit=len(entries) + 1).fetchall()
         return [value for row in held for value in row] == _flat(entries, transcript.base)
 
-    def _select(self, transcript: _Transcript, *, after: int, limit: int) -> Sequence[tuple[Any, ...]]:
+    def _select(self, transcript: _Transcript, *, after: int, limit: int) -> sqlite3.Cursor:
         self.flush()
         start = transcript.base + min(max(after, 0), MAX_SEQ)
-        return self._execute(
-            _SELECT, (start, transcript.base + MAX_SEQ, min(max(limit, 0), MAX_SEQ))
-        ).fetchall()
+        return self._execute(_SELECT, (start, transcript.base + MAX_SEQ, min(max(limit, 0), MAX_SEQ)))
 
 
 def _flat(entries: Sequence[Entry], base: int) -> list[Any]:
