@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import anyio
 from anyio.abc import TaskStatus
 from anyio.lowlevel import checkpoint
 
-from relaykit.conversation import Batch, Cursor
+from relaykit.conversation import Batch, Cursor, Entry
 from relaykit.errors import JournalError
 from relaykit.relay import LiveSession
 from relaykit_gateway.channel import Channel, ClientGone
 from relaykit_gateway.rendering import PerSession, Rendering
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable, Sequence
 
 logger = logging.getLogger(__name__)
 
@@ -142,6 +143,34 @@ class Following(ABC, Generic[R]):
         first, self._queue_told = not self._queue_told, live.queue.version
         if not first or live.queue.turns.waiting:  # who comes when none wait need not be told so
             await self._send_queue(live)
+
+    async def _send_together(
+        self, entries: Sequence[Entry], at: int, messages_of: Callable[[Entry], Sequence[str] | None]
+    ) -> int:
+        """Send what entries say from this one on, in as few goes as is best, and return where that has ended.
+
+        :param messages_of: returns what an entry says; None to end before it.
+        """
+        send, most = self._channel.send_texts, self._channel.takes_together
+        texts: list[str] = []
+        size = 0
+        for entry in islice(entries, at, None):
+            messages = messages_of(entry)
+            if messages is None:
+                break
+            at += 1
+            for message in messages:
+                texts.append(message)
+                size += len(message)
+            if size >= most:
+                await send(texts)
+                texts, size = [], 0
+                self.told = entry.seq
+        if texts:
+            await send(texts)
+        if at:
+            self.told = entries[at - 1].seq
+        return at
 
     # ------------------------------------------------------------ what protocols differ in
 
