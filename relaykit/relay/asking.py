@@ -12,6 +12,7 @@ from relaykit.conversation.frame import Frame, Kind
 from relaykit.conversation.permissions import Question, Questions
 from relaykit.relay.deciders import AGENT, ANSWERED, CANCELLED, EXPIRED, RELAY, Decider, Deciders, decided
 from relaykit.relay.judging import Judging
+from relaykit.relay.notices import UNDELIVERED, notice
 from relaykit.relay.telling import Telling
 from relaykit.session.model import Session
 
@@ -181,9 +182,11 @@ class Asking:
             self.deciders.remember(each.decision.ref, each.decider)
         return closed
 
-    def no_answer(self, request: Frame) -> Frame:
-        """Return what an agent gets if it cannot be given the answer."""
-        return self._launcher.decline(request, cancelled=True)
+    async def undelivered(self, decision: Frame, why: str) -> None:
+        """Cancel a question whose answer, which is in the transcript, cannot be put to the agent; that is told too."""
+        await self._conversation.publish([notice(UNDELIVERED, requestId=decision.ref, reason=why)])
+        request = Frame(Kind.REQUEST, ref=decision.ref, method=decision.method)
+        self._send(self._launcher.decline(request, cancelled=True))
 
     def _cancelled(
         self, question: Question, *, by: str = RELAY, client_id: str = "", judged: bool = False

@@ -328,7 +328,7 @@ class LiveSession:
             [entry] = await self.conversation.publish([end])
             await self._queue.over(entry)
         elif frame.kind is Kind.DECISION:
-            self._send(self._asking.no_answer(Frame(Kind.REQUEST, ref=frame.ref, method=frame.method)))
+            await self._asking.undelivered(frame, why)
         elif frame.kind is Kind.CALL:
             refusal = Frame(Kind.RESULT, error(INVALID_PARAMS, why), frame.ref, frame.method, failed=True)
             await self.conversation.publish([refusal])

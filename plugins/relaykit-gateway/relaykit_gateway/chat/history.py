@@ -117,6 +117,8 @@ class PlainTeller:
                 self._transcript.awake()
             case "wake_failed":
                 self._transcript.wake_failed(reason)
+            case "undelivered":
+                self._transcript.note(f"the agent could not be given the answer: {reason}", Style.RED)
             case "ended":
                 self._transcript.ended(ended_of(body))
             case _:
