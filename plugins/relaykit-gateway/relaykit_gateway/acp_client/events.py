@@ -206,3 +206,31 @@ Event = (
     | SessionEnded
     | Notification
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """What one entry of a transcript said.
+
+    :param events: as they came, or would have come. A `Question` among them was put then: it may be closed by now.
+    """
+
+    seq: int
+    events: Sequence[Event]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryPage:
+    """A page of what was said.
+
+    :param entries: the newest first.
+    :param next: what to give as `before` for the page before it; None at the beginning.
+    :param epoch: the numbering; empty once the session has ended.
+    :param gap: what is not kept any more, before this page.
+    """
+
+    session_id: str
+    entries: Sequence[Past]
+    next: int | None
+    epoch: str
+    gap: Gap | None
