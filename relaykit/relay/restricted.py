@@ -208,7 +208,8 @@ class RestrictedRelay:
         """Return a filter that lets less through; what it cannot say is looked at one by one."""
         projects = self.access.projects
         only = next(iter(projects)) if projects is not None and len(projects) == 1 else None
-        return replace(where, owner=self.access.owner, project=where.project or only)
+        owner = where.owner if self.access.all_owners else self.access.owner
+        return replace(where, owner=owner, project=where.project or only)
 
     # ------------------------------------------------------------ what is known of a session that was shown
 

@@ -12,7 +12,7 @@ from urllib.parse import unquote_plus
 
 from relaykit.clock import Clock
 from relaykit.errors import RelaykitError
-from relaykit.relay.access import FULL, Access, Role
+from relaykit.relay.access import EVERYTHING, Access, Role
 from relaykit_gateway.token_file import KnownTokens, NamedToken
 
 TICKET_SECONDS = 60
@@ -40,10 +40,10 @@ class Caller:
     token: NamedToken | None = None
 
 
-OWN = Caller(FULL, "the relay's own token")
+OWN = Caller(EVERYTHING, "the relay's own token")
 """Who knows the relay's own token."""
 
-ANYBODY = Caller(FULL, "anybody, without a token")
+ANYBODY = Caller(EVERYTHING, "anybody, without a token")
 """Who comes where no token is wanted."""
 
 NOBODY = Caller(Access(role=Role.OBSERVER, sessions=frozenset()), "nobody in particular")

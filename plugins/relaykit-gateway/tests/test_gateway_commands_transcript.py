@@ -120,7 +120,7 @@ def test_ids_may_be_shortened() -> None:
 def test_what_ended_is_listed_and_resumed(place: Place) -> None:
     session_id = talked(place, "again", "hello")
     header, first, *_ = place.run("sessions", "list", "--ended").stdout.splitlines()
-    assert header.split() == ["ID", "ROLE", "AGENT", "PROJECT", "ENDED", "CAUSE", "REASON"]
+    assert header.split() == ["ID", "ROLE", "AGENT", "OWNER", "PROJECT", "ENDED", "CAUSE", "REASON"]
     assert first.split()[:4] == [session_id, "again", "echo", "default"]
     assert len(json.loads(place.run("sessions", "list", "--ended", "--limit", "1", "--json").stdout)) == 1
     shown = json.loads(place.run("sessions", "show", session_id, "--json").stdout)
