@@ -139,7 +139,7 @@ class Conversation:
     async def page(self, *, after: int, through: int) -> Sequence[Entry]:
         """Return the first entries behind `after` up to `through`, no more than one holds easily in memory.
 
-        What is not kept any more is left out. None: there is nothing (left).
+        What is not kept any more is left out. Empty once there is nothing more.
 
         :raises JournalError: the journal cannot be read.
         """
