@@ -109,11 +109,13 @@ class QuestionAsked:
 class QuestionAnswered:
     """A question was answered.
 
-    :param by: who or what: a client's id, a plugin's name, ``rule 2`` of the settings, ``relay`` when the turn was
-        cancelled or the time was over, or ``agent`` when it does not want an answer any more.
+    :param by: who or what: what a client goes by (the name of its token, or its id), a plugin's name, ``rule 2`` of
+        the settings, ``relay`` when the turn was cancelled or the time was over, or ``agent`` when it does not want
+        an answer any more.
     :param outcome: ``answered``; ``allowed`` or ``refused``, by a rule or a policy; ``expired``, refused because
         nobody had answered in time; or ``cancelled``.
     :param reason: what the policy says, or the rule; for people.
+    :param client_id: of the client that answered; empty if none did.
     """
 
     session: Session
@@ -124,6 +126,7 @@ class QuestionAnswered:
     seconds: float
     at: datetime
     reason: str = ""
+    client_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,8 +18,11 @@ AWAKE = "awake"
 WAKE_FAILED = "wake_failed"
 """The agent could not be started again: the session still sleeps. Body: ``{"reason"}``."""
 DECIDED = "decided"
-"""Who or what gave the DECISION that stands right before it. Body: ``{"requestId", "by", "outcome", "reason"?}``; see
-`deciders`."""
+"""Who or what gave the DECISION that stands right before it. Body: ``{"requestId", "by", "outcome", "client"?,
+"reason"?}``; see `Decider`."""
+UNDELIVERED = "undelivered"
+"""The agent could not be given a DECISION, which was no JSON: it was told that its question is cancelled. Body:
+``{"requestId", "reason"}``."""
 TERMINATING = "terminating"
 """The session is being ended. Body: ``{"cause", "reason"}``."""
 ENDED = "ended"

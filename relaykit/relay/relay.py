@@ -271,15 +271,18 @@ class Relay:
             raise SessionNotFound(session_id)
         return session
 
-    async def transcript(self, session_id: str, *, after: int = 0, limit: int = 512) -> Sequence[Entry]:
+    async def transcript(
+        self, session_id: str, *, after: int = 0, limit: int = 512, max_bytes: int | None = None
+    ) -> Sequence[Entry]:
         """Return up to `limit` entries of what was said behind `after`, in a session that runs or has ended.
 
+        :param max_bytes: how much of it at most, see `Journal.read`.
         :raises JournalError: it cannot be read.
         """
         live = self._sessions.get(session_id)
         if live is not None:
-            return await live.conversation.read(after=after, limit=limit)
-        return await self._transcripts.journal.read(session_id, after=after, limit=limit)
+            return await live.conversation.read(after=after, limit=limit, max_bytes=max_bytes)
+        return await self._transcripts.journal.read(session_id, after=after, limit=limit, max_bytes=max_bytes)
 
     # ------------------------------------------------------------ what is said
 
@@ -299,27 +302,31 @@ class Relay:
         await self._sessions.require(session_id).cancel()
 
     async def call(self, session_id: str, method: str, body: bytes, *, client_id: str, ref: str) -> None:
-        """Put any other request to the agent; see `LiveSession.call`. Its RESULT comes by `attach`.
+        """Put any other request to the agent; see `Calls.put`. Its RESULT comes by `attach`.
 
         :raises SessionNotFound: there is no such session.
         """
-        await self._sessions.require(session_id).call(method, body, client_id=client_id, ref=ref)
+        await self._sessions.require(session_id).calls.put(method, body, client_id=client_id, ref=ref)
 
     async def cancel_call(self, session_id: str, ref: str) -> None:
         """Tell the agent that nobody needs the answer to a CALL any more. It answers all the same.
 
         :raises SessionNotFound: there is no such session.
         """
-        await self._sessions.require(session_id).cancel_call(ref)
+        await self._sessions.require(session_id).calls.cancel(ref)
 
-    async def answer(self, session_id: str, ref: str, body: bytes | None, *, client_id: str) -> None:
+    async def answer(
+        self, session_id: str, ref: str, body: bytes | None, *, client_id: str, by: str = ""
+    ) -> None:
         """Answer an open question; the first answer wins.
 
         :param body: raw JSON of the result. None: there is none, and the agent hears that it was cancelled.
+        :param by: who answers, for the transcript and for people: a token's name, or an application's own name of
+            its user. By default the client's id.
         :raises SessionNotFound: there is no such session.
         :raises QuestionClosed: somebody was faster.
         """
-        await self._sessions.require(session_id).answer(ref, body, client_id=client_id)
+        await self._sessions.require(session_id).answer(ref, body, client_id=client_id, by=by)
 
     def live(self, session_id: str) -> LiveSession:
         """Return the live half of a session: its conversation and its open questions, to look at.
@@ -351,9 +358,12 @@ class Relay:
         follower = FollowedBy(client_id, protocol, owner, role)
         return self._attachments.attach(session_id, follower, after=after, epoch=epoch)
 
-    def restricted_to(self, access: Access) -> RestrictedRelay:
-        """Return this relay as a client may use it."""
-        return RestrictedRelay(self, access)
+    def restricted_to(self, access: Access, *, name: str = "") -> RestrictedRelay:
+        """Return this relay as a client may use it.
+
+        :param name: what the client goes by in transcripts: see `answer`.
+        """
+        return RestrictedRelay(self, access, name=name)
 
     # ------------------------------------------------------------ its own life
 

@@ -30,11 +30,14 @@ class RestrictedRelay:
     A session that the client may not see is to it as if it did not exist: `SessionNotFound`. What it may see and
     not do raises `NotAllowed`. Whoever holds a `Relay` may do everything: this stands between it and whoever
     comes from outside, so that a method which is forgotten here is missing, and not open.
+
+    :param name: what the client goes by in transcripts; empty for the id of its connection.
     """
 
-    def __init__(self, relay: Relay, access: Access) -> None:
+    def __init__(self, relay: Relay, access: Access, *, name: str = "") -> None:
         self._relay = relay
         self.access = access
+        self.name = name
 
     # ------------------------------------------------------------ what is configured
 
@@ -205,7 +208,8 @@ class RestrictedRelay:
         """Return a filter that lets less through; what it cannot say is looked at one by one."""
         projects = self.access.projects
         only = next(iter(projects)) if projects is not None and len(projects) == 1 else None
-        return replace(where, owner=self.access.owner, project=where.project or only)
+        owner = where.owner if self.access.all_owners else self.access.owner
+        return replace(where, owner=owner, project=where.project or only)
 
     # ------------------------------------------------------------ what is known of a session that was shown
 
@@ -229,13 +233,15 @@ class RestrictedRelay:
         """Tell where the session's agent is; GONE if the session does not run here."""
         return self._relay.presence(session_id)
 
-    async def transcript(self, session_id: str, *, after: int = 0, limit: int = 512) -> Sequence[Entry]:
+    async def transcript(
+        self, session_id: str, *, after: int = 0, limit: int = 512, max_bytes: int | None = None
+    ) -> Sequence[Entry]:
         """Return up to `limit` entries of what was said behind `after`; see `Relay.transcript`.
 
         :raises SessionNotFound: nothing of the session is kept.
         """
         await self.find(session_id)
-        return await self._relay.transcript(session_id, after=after, limit=limit)
+        return await self._relay.transcript(session_id, after=after, limit=limit, max_bytes=max_bytes)
 
     # ------------------------------------------------------------ what is said
 
@@ -267,7 +273,7 @@ class RestrictedRelay:
     async def answer(self, session_id: str, ref: str, body: bytes | None, *, client_id: str) -> None:
         """Answer an open question; see `Relay.answer`."""
         await self._controlled(session_id, "to answer a question")
-        await self._relay.answer(session_id, ref, body, client_id=client_id)
+        await self._relay.answer(session_id, ref, body, client_id=client_id, by=self.name)
 
     async def check_control(self, session_id: str, what: str) -> None:
         """Refuse who only watches, before anything is begun for it. Who controls is looked at by what it then calls.

@@ -68,6 +68,7 @@ class Telling:
                 request=question.request,
                 decision=decision,
                 by=decider.by,
+                client_id=decider.client_id,
                 outcome=decider.outcome,
                 reason=decider.reason,
                 seconds=self._clock.monotonic() - question.asked,

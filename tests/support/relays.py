@@ -19,8 +19,10 @@ from relaykit.hooks.registration import StorageFactory
 from relaykit.relay import Relay, open_relay
 from relaykit.session import MemoryStore, Session, Store
 from relaykit.settings import Settings, load_settings
+from relaykit.testing import HoppingStore
 
 PATIENCE = 20
+GIVEN = "given"
 """Seconds that anything may take before a test gives up."""
 
 ECHO = "echo"
@@ -86,7 +88,7 @@ async def relay_by(
 
 
 class Storage:
-    """A plugin with a storage of the test's own: ``[relay] storage`` names it ``given``."""
+    """A plugin with a storage of the test's own: ``[relay] storage`` names it `GIVEN`."""
 
     def __init__(self, journal: Journal | None = None, store: Store | None = None) -> None:
         self.journal = journal or MemoryJournal()
@@ -98,7 +100,14 @@ class Storage:
         async def opened() -> AsyncIterator[tuple[Store, Journal]]:
             yield self.store, self.journal
 
-        return {"given": opened}
+        return {GIVEN: opened}
+
+
+def durable_storage() -> Storage:
+    """Return one that is still there when the next relay of the test opens it."""
+    store = MemoryStore()
+    store.durable = True
+    return Storage(MemoryJournal(), HoppingStore(store))
 
 
 class Client:

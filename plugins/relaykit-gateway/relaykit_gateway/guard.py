@@ -13,8 +13,8 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from relaykit_gateway.credentials import (
+    ANYBODY,
     NOBODY,
-    OWN,
     SUBPROTOCOL,
     Caller,
     Credentials,
@@ -106,7 +106,7 @@ class Guard:
         if (refusal := self._check_names(request)) is not None:
             return refusal
         if not self._credentials.wanted:
-            return OWN
+            return ANYBODY
         if self._is_public(path):
             return NOBODY
         if path == "/" and "token" in request.query_params and request.scope["type"] == "http":
