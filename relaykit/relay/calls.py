@@ -10,6 +10,7 @@ from relaykit.conversation.frame import Frame, Kind
 from relaykit.errors import SessionNotActive
 from relaykit.relay.admission import Admission
 from relaykit.relay.rest import Presence, Rest
+from relaykit.relay.telling import Telling
 from relaykit.relay.turn_queue import ToItsEnd
 
 
@@ -31,6 +32,7 @@ class Calls:
         has_agent: Callable[[], bool],
         send: Callable[[Frame], None],
         to_its_end: ToItsEnd,
+        telling: Telling,
     ) -> None:
         self._session_id = session_id
         self._conversation = conversation
@@ -39,14 +41,16 @@ class Calls:
         self._has_agent = has_agent
         self._send = send
         self._to_its_end = to_its_end
+        self._telling = telling
 
-    async def put(self, method: str, body: bytes, *, client_id: str, ref: str) -> None:
+    async def put(self, method: str, body: bytes, *, client_id: str, ref: str, by: str = "") -> None:
         """Put a request to the agent that is no prompt. The RESULT in the transcript has the same `ref`.
 
         An agent that sleeps is woken first.
 
         :param body: raw JSON of the params, without a session id.
         :param ref: a fresh id for the call.
+        :param by: who asks, for plugins; by default the client's id.
         :raises SessionNotActive: the session has no agent now.
         :raises SpawnError: the agent could not be woken.
         :raises Refused: a policy said no to a change of mode.
@@ -57,11 +61,15 @@ class Calls:
             await self._rest.until_awake()
         if not self._has_agent():
             raise SessionNotActive(self._session_id, (await self._admission.session()).state)
-        await self._to_its_end(partial(self._pass_on, frame))
+        await self._to_its_end(partial(self._make, frame, client_id, by or client_id))
 
     async def cancel(self, ref: str) -> None:
         """Tell the agent that nobody needs the answer to a CALL any more. It answers all the same."""
         await self._to_its_end(partial(self._pass_on, Frame(Kind.CANCEL, ref=ref, method="$/cancel_request")))
+
+    async def _make(self, frame: Frame, client_id: str, by: str) -> None:
+        await self._pass_on(frame)
+        await self._telling.call_made(frame, client_id=client_id, by=by)
 
     async def _pass_on(self, frame: Frame) -> None:
         await self._conversation.publish([frame])

@@ -127,6 +127,7 @@ class LiveSession:
             has_agent=lambda: self._outbox is not None,
             send=self._send,
             to_its_end=self._to_its_end,
+            telling=self._telling,
         )
 
     @property
@@ -166,7 +167,7 @@ class LiveSession:
 
     # ------------------------------------------------------------ what clients ask for
 
-    async def prompt(self, body: bytes, *, client_id: str, turn: str) -> Entry | None:
+    async def prompt(self, body: bytes, *, client_id: str, turn: str, by: str = "") -> Entry | None:
         """Begin a turn, or have the prompt wait for the running one.
 
         A turn that runs or waits already, or is one of the last that ended, is not begun again.
@@ -183,7 +184,7 @@ class LiveSession:
             await self._admission.prompt(body, client_id)
         if turns.knows(turn):  # it may have been said again while the policies thought
             return turns.end_of(turn)
-        await self._queue.add(Prompt(turn, body, client_id))
+        await self._queue.add(Prompt(turn, body, client_id, by or client_id))
         self.rest.want()
         return None
 

@@ -90,7 +90,6 @@ class RestrictedRelay:
         *,
         agent: str = "",
         project: str = "",
-        actor: str = "client",
         mcp_servers: Sequence[Json] = (),
     ) -> Session:
         """Create a session of the client's owner; see `Relay.create`.
@@ -103,20 +102,24 @@ class RestrictedRelay:
             agent=agent,
             project=self.project(project),
             owner=self.access.owner,
-            actor=actor,
+            actor=self._actor,
             mcp_servers=mcp_servers,
         )
 
-    async def revive(self, session_id: str, *, actor: str = "client") -> Session:
+    async def revive(self, session_id: str) -> Session:
         """Start a session that has ended anew; see `Relay.revive`."""
         await self.find(session_id)
         self.access.check_control("to resume a session")
-        return await self._relay.revive(session_id, actor=actor)
+        return await self._relay.revive(session_id, actor=self._actor)
 
-    async def stop(self, session_id: str, reason: str, *, actor: str = "client") -> None:
+    async def stop(self, session_id: str, reason: str) -> None:
         """Begin to end a session; see `Relay.stop`."""
         await self._controlled(session_id, "to stop a session")
-        await self._relay.stop(session_id, reason, actor=actor)
+        await self._relay.stop(session_id, reason, actor=self._actor)
+
+    @property
+    def _actor(self) -> str:
+        return self.name or "client"
 
     async def get(self, session_id: str) -> Session | None:
         """Return the session, or None."""
@@ -248,7 +251,7 @@ class RestrictedRelay:
     async def prompt(self, session_id: str, body: bytes, *, client_id: str, turn: str) -> Entry | None:
         """Say something to the agent; see `Relay.prompt`."""
         await self._controlled(session_id, "to prompt")
-        return await self._relay.prompt(session_id, body, client_id=client_id, turn=turn)
+        return await self._relay.prompt(session_id, body, client_id=client_id, turn=turn, by=self.name)
 
     async def cancel(self, session_id: str) -> None:
         """Have the agent end its running turn; see `Relay.cancel`."""
@@ -263,7 +266,7 @@ class RestrictedRelay:
     async def call(self, session_id: str, method: str, body: bytes, *, client_id: str, ref: str) -> None:
         """Put any other request to the agent; see `Relay.call`."""
         await self._controlled(session_id, f"{method[:100]!r}, which asks something of the agent,")
-        await self._relay.call(session_id, method, body, client_id=client_id, ref=ref)
+        await self._relay.call(session_id, method, body, client_id=client_id, ref=ref, by=self.name)
 
     async def cancel_call(self, session_id: str, ref: str) -> None:
         """Tell the agent that nobody needs the answer to a CALL any more; see `Relay.cancel_call`."""
@@ -307,6 +310,7 @@ class RestrictedRelay:
             role=self.access.role,
             after=after,
             epoch=epoch,
+            by=self.name,
         )
         async with attached as cursor:
             yield cursor

@@ -31,7 +31,7 @@ ECHO = "echo"
 def relay_settings(
     directory: Path, *, workspace: str = "in_place", toml: str = "", **environ: str
 ) -> Settings:
-    """Return settings for a relay over the project ``directory/project``, with no gateway and no metrics.
+    """Return settings for a relay over the project ``directory/project``, with no gateway, no metrics and no audit.
 
     :param environ: ``PLUGINS__ACP__EOF_GRACE="1"``: what goes behind ``RELAYKIT_``.
     """
@@ -39,7 +39,7 @@ def relay_settings(
     project.mkdir(exist_ok=True)
     (project / "relaykit.toml").write_text(toml)
     given = {
-        "RELAY__DISABLED": '["gateway", "prometheus"]',
+        "RELAY__DISABLED": '["audit", "gateway", "prometheus"]',
         "RELAY__WORKSPACE": workspace,
         "RELAY__STATE_DIR": str(directory / "state"),
         "PLUGINS__ACP__KNOWN_AGENTS": "false",  # whatever is installed here

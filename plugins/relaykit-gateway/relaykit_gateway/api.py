@@ -125,7 +125,7 @@ class Api:
         """Start a session that has ended anew."""
         relay = self._relay_for(request)
         try:
-            session = await relay.revive(request.path_params["session_id"], actor="api")
+            session = await relay.revive(request.path_params["session_id"])
         except _REFUSALS as error:
             status = _status(error)
             runs = isinstance(error, DuplicateSession)
@@ -153,9 +153,8 @@ class Api:
         """Begin to end a session."""
         session_id = request.path_params["session_id"]
         try:
-            await self._relay_for(request).stop(
-                session_id, request.query_params.get("reason") or "stopped over HTTP", actor="api"
-            )
+            reason = request.query_params.get("reason") or "stopped over HTTP"
+            await self._relay_for(request).stop(session_id, reason)
         except (SessionNotFound, NotAllowed) as error:
             raise HTTPException(_status(error), str(error)) from error
         except TransitionError as error:  # its end is being written down
