@@ -33,6 +33,11 @@ def records(path: Path) -> list[Record]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def in_order(path: Path) -> list[Record]:
+    """Return the records in the order in which it happened; hooks are told side by side."""
+    return sorted(records(path), key=lambda record: str(record["at"]))
+
+
 def default_path(directory: Path) -> Path:
     return directory / "state" / "audit" / "audit.jsonl"
 
@@ -66,7 +71,7 @@ async def test_everything_that_somebody_does_is_recorded(tmp_path: Path) -> None
     path = default_path(tmp_path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert "mellon" not in path.read_text()
-    found = records(path)
+    found = in_order(path)
     assert [record["what"] for record in found if record["by"] in {"phone", "relay"}] == [
         "session.created",
         "client.attached",
