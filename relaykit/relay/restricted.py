@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from relaykit.clock import Clock
 from relaykit.conversation.cursor import Cursor
@@ -22,6 +22,22 @@ from relaykit.settings import ProjectSettings, Settings
 
 if TYPE_CHECKING:
     from relaykit.relay.relay import Relay
+
+
+class Work(NamedTuple):
+    """What goes on in a session.
+
+    :param turn: a turn runs.
+    :param queued: prompts that wait for it.
+    :param questions: those that wait for an answer.
+    """
+
+    turn: bool
+    queued: int
+    questions: int
+
+
+NO_WORK = Work(turn=False, queued=0, questions=0)
 
 
 class RestrictedRelay:
@@ -231,6 +247,14 @@ class RestrictedRelay:
     def needs_login(self, session_id: str) -> bool:
         """Tell whether the session's agent takes no prompts until a person logs it in."""
         return self._relay.needs_login(session_id)
+
+    def work(self, session_id: str) -> Work:
+        """Tell what goes on in the session, as far as it runs here."""
+        try:
+            live = self._relay.live(session_id)
+        except SessionNotFound:
+            return NO_WORK
+        return Work(bool(live.turn), len(live.queue.turns.waiting), len(live.questions))
 
     def presence(self, session_id: str) -> Presence:
         """Tell where the session's agent is; GONE if the session does not run here."""
