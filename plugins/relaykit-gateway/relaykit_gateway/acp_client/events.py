@@ -69,6 +69,14 @@ class Update:
     seq: int
     update: Json
 
+    @property
+    def text(self) -> str:
+        """What the agent says by it; empty if it says something in another way, or is not the agent's."""
+        content = self.update.get("content")
+        if self.update.get("sessionUpdate") != "agent_message_chunk" or not isinstance(content, Mapping):
+            return ""
+        return str(content.get("text", ""))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
