@@ -308,7 +308,7 @@ async def test_the_servers_own_log_finds_no_secret_in_what_it_has_made(gateway: 
 async def test_owners_do_not_see_each_other(gateway: Gateway) -> None:
     async with (
         ws_socket(gateway, token=token_for(gateway, ANN)) as ann,
-        ws_socket(gateway) as local,
+        ws_socket(gateway, token=token_for(gateway, Access())) as local,
     ):
         ids: dict[WsSocket, str] = {}
         for client in (ann, local):  # the same role of the same project

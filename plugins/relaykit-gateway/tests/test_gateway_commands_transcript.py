@@ -121,7 +121,7 @@ def test_what_ended_is_listed_and_resumed(place: Place) -> None:
     session_id = talked(place, "again", "hello")
     header, first, *_ = place.run("sessions", "list", "--ended").stdout.splitlines()
     assert header.split() == ["ID", "ROLE", "AGENT", "OWNER", "PROJECT", "ENDED", "CAUSE", "REASON"]
-    assert first.split()[:4] == [session_id, "again", "echo", "default"]
+    assert first.split()[:5] == [session_id, "again", "echo", "local", "default"]
     assert len(json.loads(place.run("sessions", "list", "--ended", "--limit", "1", "--json").stdout)) == 1
     shown = json.loads(place.run("sessions", "show", session_id, "--json").stdout)
     assert (shown["state"], shown["cause"]) == ("CLEANED", "REQUESTED")
@@ -154,8 +154,8 @@ def test_without_a_relay_the_storage_is_read(tmp_path: Path) -> None:
     assert "> hello" in place.run("transcript", ended).stdout
     assert "> and on" in place.run("transcript", lasting[:12]).stdout
     listed = place.run("sessions", "list").stdout
-    assert [lasting, "lasting", "echo", "default", "ACTIVE,", "asleep"] in [
-        row.split()[:6] for row in listed.splitlines()
+    assert [lasting, "lasting", "echo", "local", "default", "ACTIVE,", "asleep"] in [
+        row.split()[:7] for row in listed.splitlines()
     ]
     assert ended in place.run("sessions", "list", "--ended").stdout
     assert json.loads(place.run("sessions", "list", "--state", "created", "--json").stdout) == []
