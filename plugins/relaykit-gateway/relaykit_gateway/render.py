@@ -10,6 +10,7 @@ import msgspec
 from relaykit.conversation import Entry, Kind
 from relaykit.errors import LoginRequired
 from relaykit.relay import LiveSession
+from relaykit.relay.deciders import Decider
 from relaykit.relay.notices import ACTIVE, AGENT_CRASHED, ASLEEP, AWAKE, ENDED, TERMINATING, WAKE_FAILED
 from relaykit.session import Cause
 from relaykit_gateway.answers import read_answer
@@ -100,7 +101,7 @@ class Renderer(Rendering):
             if entry.frame.kind is Kind.TURN_END:
                 messages = (await self._turn_end(entry),)
             else:
-                messages = (self._decision(entry, by=await self._live.asking.deciders.find(entry)),)
+                messages = (self._decision(entry, await self._live.asking.deciders.find(entry)),)
             self.keep(entry.seq, messages)
         return messages
 
@@ -198,7 +199,7 @@ class Renderer(Rendering):
             for block in blocks
         )
 
-    def _decision(self, entry: Entry, *, by: str) -> str:
+    def _decision(self, entry: Entry, decider: Decider) -> str:
         frame = entry.frame
         decision = _decode(frame.body, _Decision, None)
         what: dict[str, Any]
@@ -208,7 +209,9 @@ class Renderer(Rendering):
             what = {"optionId": decision.outcome.option_id}
         else:
             what = {"outcome": decision.outcome.outcome}
-        return self._message("permission:resolved", entry, requestId=frame.ref, **what, by=by)
+        if decider.client_id:
+            what["client"] = decider.client_id
+        return self._message("permission:resolved", entry, requestId=frame.ref, **what, by=decider.by)
 
     def _notice(self, entry: Entry) -> Sequence[str]:
         frame = entry.frame

@@ -466,6 +466,7 @@ async def test_sessions_are_listed(gateway: Gateway, tmp_path: Path, monkeypatch
                 "relaykit": {
                     "role": "till",
                     "agent": "echo",
+                    "owner": "local",
                     "project": "shop",
                     "state": "ACTIVE",
                     "presence": "AWAKE",

@@ -134,7 +134,7 @@ def test_two_chats_in_one_session(place: Place) -> None:
             for chat in (one, other):
                 chat.expect(r"2  Reject \[n\]")
             other.type("no\n")
-            one.expect("answered elsewhere")
+            one.expect("answered by the relay's own token")
             for chat in (one, other):
                 chat.expect("permission: no")
             other.type("and I?\n")

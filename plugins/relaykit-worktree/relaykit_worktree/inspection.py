@@ -51,7 +51,7 @@ async def reasons_to_keep(
         reasons.append("its HEAD is detached")
     elif listed.branch != facts.branch:
         reasons.append(f"it is on {listed.branch.removeprefix('refs/heads/')}, not on {facts.short_branch()}")
-    reasons += await to_thread.run_sync(_unfinished_operations, checkout.git_dir)
+    reasons += await to_thread.run_sync(unfinished_operations, checkout.git_dir)
     reasons += await _files(checkout, disposable)
     if (
         await checkout.run("for-each-ref", "--count=1", "refs/worktree", "refs/bisect", "refs/rewritten")
@@ -91,7 +91,8 @@ async def reasons_to_keep_branch(
     return [*reasons, f"{_number(count, 'commit')} that no other ref holds"] if count else reasons
 
 
-def _unfinished_operations(git_dir: Path) -> list[str]:
+def unfinished_operations(git_dir: Path) -> list[str]:
+    """Return what is under way in a worktree: a rebase, a merge …; by git's directory for it. Blocks."""
     found = {what: None for name, what in _OPERATIONS.items() if os.path.lexists(git_dir / name)}
     return [f"{what} is in progress" for what in found]
 

@@ -171,7 +171,9 @@ class AcpRenderer(Rendering):
             body = b'{"turn":%b,"%b":%b}' % (ref, how, self.outcome(entry))
             return (self._extra("turn_ended", entry, body),)
         if frame.kind is Kind.DECISION:
-            body = b'{"requestId":%b,"by":%b}' % (ref, quote(await self._deciders.find(entry)))
+            decider = await self._deciders.find(entry)
+            client = b',"client":' + quote(decider.client_id) if decider.client_id else b""
+            body = b'{"requestId":%b,"by":%b%b}' % (ref, quote(decider.by), client)
             return (self._extra("question_closed", entry, body),)
         revived = frame.method == ENDED and entry.seq <= self._live.inherited
         if frame.kind is Kind.NOTICE and frame.method in _TOLD and not revived:

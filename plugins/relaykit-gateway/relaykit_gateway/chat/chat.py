@@ -273,8 +273,7 @@ class Chat:
 
     def _on_question_closed(self, event: QuestionClosed) -> None:
         if self._questions.pop(event.id, None) is not None:
-            taken_back = event.by in {"agent", "relay"}
-            self._transcript.note("no longer asked" if taken_back else "answered elsewhere")
+            self._transcript.note(f"answered by {event.by}" if event.client else "no longer asked")
             if self._asked == event.id:
                 self._stop_reading()
 
