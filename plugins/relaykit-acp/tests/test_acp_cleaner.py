@@ -110,9 +110,9 @@ async def test_a_leftover_is_known_by_pid_and_start_time(code: str, number: sign
 
 async def test_its_children_end_with_it() -> None:
     with _process(_PARENT) as process:
-        assert len(processes.group_members(process.pid)) == 2
+        assert len(processes.led_by({process.pid})[process.pid]) == 2
         assert (await _clean(_recorded(new_session(), process.pid))).outcome is Outcome.DONE
-        assert processes.group_members(process.pid) == []
+        assert processes.led_by({process.pid}) == {}
 
 
 @pytest.mark.parametrize("change", [{"start_time": 1}, {"boot": "another"}, {"start_time": None}])
@@ -153,9 +153,9 @@ subprocess.Popen([sys.executable, "-ISc", {_WILLING!r}], stdout=subprocess.DEVNU
     with _process(unmarked, environment=marker(session.id)) as process:
         recorded = _recorded(session, process.pid)
         process.wait(timeout=5)  # the leader
-        assert len(processes.group_members(process.pid)) == 2
+        assert len(processes.led_by({process.pid})[process.pid]) == 2
         assert (await _clean(recorded)).outcome is Outcome.DONE
-        assert processes.group_members(process.pid) == []
+        assert processes.led_by({process.pid}) == {}
 
 
 @pytest.mark.parametrize("flags", [(), ("--ignore-signals",)])

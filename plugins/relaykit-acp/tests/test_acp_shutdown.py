@@ -37,7 +37,7 @@ async def _close(agent: AcpAgent, session: Session, *, within: float = WITHIN) -
         await agent.aclose()
     assert await survivors(session) == []
     assert processes.stat(agent._process.pid) is None
-    assert processes.group_members(agent._process.pid) == []
+    assert processes.led_by({agent._process.pid}) == {}
 
 
 @pytest.mark.parametrize(
