@@ -4,9 +4,9 @@ This file is also a program, the watcher of `relaykit_acp.watcher`::
 
     python -I -S marked.py MARKER EOF_GRACE TERM_GRACE PID
 
-Its standard input is a pipe whose other end the relay with this PID holds. A byte there lets it go. When the relay
-is gone without one, it ends every process that bears MARKER: those that read their input have heard of the end
-already, and get EOF_GRACE seconds; then SIGTERM, and TERM_GRACE seconds; then SIGKILL, until none is left.
+Its standard input is a pipe whose other end the relay with this PID holds; a relay that ends in order kills it. When
+the relay is gone, it ends every process that bears MARKER: those that read their input have heard of the end already,
+and get EOF_GRACE seconds; then SIGTERM, and TERM_GRACE seconds; then SIGKILL, until none is left.
 
 It imports the standard library's small modules alone, because it stays in memory as long as the relay.
 """
@@ -235,20 +235,18 @@ def _ended(marker: str, *, within: float) -> bool:
         time.sleep(_LOOK_AGAIN)
 
 
-def _is_let_go(relay: int) -> bool:
-    """Wait until the relay lets us go, or is gone; tell whether it was the former."""
+def _wait_until_gone(relay: int) -> None:
     poll = select.poll()
     poll.register(0, select.POLLIN)
+    # The pipe alone would not tell of the end of a relay whose host has forked: that child has the pipe too.
     try:
-        # The pipe alone would not tell of the end of a relay whose host has forked: that child has the pipe too.
         descriptor = open_pidfd(relay)
-    except ProcessLookupError:
+    except OSError:
         descriptor = None
     if os.getppid() == relay:  # if it is gone, somebody else is our parent, and perhaps has its pid
         if descriptor is not None:
             poll.register(descriptor, select.POLLIN)
         poll.poll()
-    return bool(select.select([0], [], [], 0)[0] and os.read(0, 1))
 
 
 def main() -> None:
@@ -256,8 +254,8 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     marker, eof_grace, term_grace, relay = sys.argv[1:]
-    if not _is_let_go(int(relay)):
-        end_marked(marker, eof_grace=float(eof_grace), term_grace=float(term_grace))
+    _wait_until_gone(int(relay))
+    end_marked(marker, eof_grace=float(eof_grace), term_grace=float(term_grace))
 
 
 if __name__ == "__main__":

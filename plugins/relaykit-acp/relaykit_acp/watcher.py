@@ -6,7 +6,6 @@ import logging
 import os
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import anyio
@@ -26,7 +25,6 @@ _MOST_TERM_GRACE = 5.0
 
 _SHORT_LIFE = 5.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0
-_CLOSE_GRACE = 2.0
 
 # What the interpreter may need to be loaded, and nothing else: above all no marker.
 _LIBRARIES = "LD_LIBRARY_PATH"
@@ -71,17 +69,15 @@ class Watcher:
             self._wanted = True
 
     async def aclose(self) -> None:
-        """Let it go, and wait for its end. To be called when nothing that bears the marker is left."""
+        """End it. To be called when nothing that bears the marker is left."""
         self._closing.set()
-        if not (self._wanted and marked.HAS_PROC):
-            return
-        self._let_go()
-        with anyio.move_on_after(_CLOSE_GRACE):
+        if self._wanted and marked.HAS_PROC:
+            self._kill()
             await self._ended.wait()
-            return
+
+    def _kill(self) -> None:
         if self._process is not None:
-            self._process.kill()  # somebody has stopped it, perhaps
-        await self._ended.wait()
+            self._process.kill()  # it may not even have begun: that takes longer than much that it would be told
 
     async def _look_after(self) -> None:
         pause = _FIRST_PAUSE
@@ -91,8 +87,7 @@ class Watcher:
                     started = anyio.current_time()
                     if self._process is not None:
                         code = await self._process.wait()
-                        self._process = None
-                        self._close_pipe()
+                        self._forget()
                         if self._closing.is_set():
                             return
                         logger.warning("the watcher has ended with %d: it is started again", code)
@@ -103,9 +98,14 @@ class Watcher:
                         return
                     await self._launch()
                     if self._closing.is_set():
-                        self._let_go()
+                        self._kill()
         finally:
             self._ended.set()
+
+    def _forget(self) -> None:
+        if self._pipe is not None:
+            os.close(self._pipe)
+        self._process = self._pipe = None
 
     async def _launch(self) -> None:
         with anyio.CancelScope(shield=True):
@@ -136,14 +136,3 @@ class Watcher:
             environment={name: value for name, value in os.environ.items() if name == _LIBRARIES},
             cwd=Path("/"),
         )
-
-    def _let_go(self) -> None:
-        if self._pipe is not None:
-            with suppress(OSError):  # it has just been ended
-                os.write(self._pipe, b".")
-        self._close_pipe()
-
-    def _close_pipe(self) -> None:
-        if self._pipe is not None:
-            os.close(self._pipe)
-            self._pipe = None
