@@ -101,13 +101,14 @@ class _Orphans:
         while True:
             await anyio.sleep(_LOOK)
             if _has_dead_child():
-                await to_thread.run_sync(self.reap, anyio.current_time())
+                await to_thread.run_sync(self.reap, anyio.current_time(), _UNCLAIMED)
 
     async def end(self) -> None:
         """End those that live, and those that they leave in turn."""
         started = anyio.current_time()
         signalled: set[tuple[_Child, signal.Signals]] = set()
-        while living := await to_thread.run_sync(self.reap, anyio.current_time()):
+        # Nobody is there any more to ask for exit statuses: whoever has ended is reaped at once.
+        while living := await to_thread.run_sync(self.reap, anyio.current_time(), 0.0):
             lasted = anyio.current_time() - started
             if lasted >= _GRACE + _KILL_GRACE:
                 logger.error("orphans outlived SIGKILL: %s", [child.pid for child in living])
@@ -120,14 +121,17 @@ class _Orphans:
                 _signal(child, number)
             await anyio.sleep(_POLL)
 
-    def reap(self, now: float) -> list[_Child]:
-        """Reap those that have ended, and return those that live. Looks at every process: call it in a thread."""
+    def reap(self, now: float, patience: float) -> list[_Child]:
+        """Reap those that have ended, and return those that live. Looks at every process: call it in a thread.
+
+        :param patience: seconds that others have to ask for what may be theirs.
+        """
         living = []
         unclaimed: dict[_Child, float] = {}
         for child in self._children():
             if not _has_ended(child.pid):
                 living.append(child)
-            elif child.session == child.pid and now - self._unclaimed.get(child, now) < _UNCLAIMED:
+            elif child.session == child.pid and now - self._unclaimed.get(child, now) < patience:
                 unclaimed[child] = self._unclaimed.get(child, now)
             else:
                 with suppress(ChildProcessError):  # somebody has just asked for it
