@@ -38,7 +38,7 @@ pytestmark = [
 
 LOOPS = ("asyncio", "trio")
 
-GRACES = {"PLUGINS__ACP__EOF_GRACE": "0.3", "PLUGINS__ACP__TERM_GRACE": "0.3"}
+GRACE = "0.3"
 # Both graces, what the watcher waits for besides, and time for a busy machine.
 DEADLINE = 10.0
 START = 30.0
@@ -100,10 +100,19 @@ def wait_for(is_so: Callable[[], bool], *, seconds: float = DEADLINE) -> None:
 
 @asynccontextmanager
 async def relay_here(
-    directory: Path, row: Cells, *, spawning: bool = False, **environ: str
+    directory: Path, row: Cells, *, spawning: bool = False, limits: str = "0", initialize_timeout: str = "30"
 ) -> AsyncIterator[Relay]:
-    environ = {"RELAY__NODE": row.node, "RELAY__STORAGE": "sqlite", **GRACES, **environ}
-    async with running_relay(directory, toml=agents_toml(spawning=spawning), **environ) as relay:
+    async with running_relay(
+        directory,
+        toml=agents_toml(spawning=spawning),
+        RELAY__NODE=row.node,
+        RELAY__STORAGE="sqlite",
+        RELAY__IDLE_TIMEOUT=limits,
+        RELAY__GRACE_PERIOD=limits,
+        PLUGINS__ACP__INITIALIZE_TIMEOUT=initialize_timeout,
+        PLUGINS__ACP__EOF_GRACE=GRACE,
+        PLUGINS__ACP__TERM_GRACE=GRACE,
+    ) as relay:
         yield relay
 
 
@@ -168,13 +177,8 @@ async def test_a_client_stops_the_session_while_it_is_spawning(
 
 @pytest.mark.anyio
 async def test_the_client_vanishes_and_the_time_is_up(tmp_path: Path, anyio_backend_name: str) -> None:
-    limits = {
-        "RELAY__IDLE_TIMEOUT": "0.3",
-        "RELAY__GRACE_PERIOD": "0.3",
-        "PLUGINS__ACP__INITIALIZE_TIMEOUT": "2",
-    }
     with cells("client vanishes", anyio_backend_name) as row:
-        async with relay_here(tmp_path, row, **limits) as relay:
+        async with relay_here(tmp_path, row, limits="0.3", initialize_timeout="2") as relay:
             sessions = await misbehave_all(relay, shortly=True)
             # A turn that has no end keeps its session, whoever looks on: that is what long turns are for.
             busy = sessions.pop("never-answers")
@@ -218,7 +222,10 @@ def relay_there(loop: str, directory: Path, row: Cells, *, empty: bool = False) 
                 state_dir=directory / "state",
                 node=row.node,
                 storage="sqlite",
-                variables={f"RELAYKIT_{name}": value for name, value in GRACES.items()},
+                variables={
+                    "RELAYKIT_PLUGINS__ACP__EOF_GRACE": GRACE,
+                    "RELAYKIT_PLUGINS__ACP__TERM_GRACE": GRACE,
+                },
             ) as server,
         ):
             if not empty:
@@ -228,13 +235,14 @@ def relay_there(loop: str, directory: Path, row: Cells, *, empty: bool = False) 
             yield server.pid
         return
     settings = {
-        **GRACES,
         "RELAY__NODE": row.node,
         "RELAY__STORAGE": "sqlite",
         "RELAY__WORKSPACE": "in_place",
         "RELAY__STATE_DIR": str(directory / "state"),
         "RELAY__DISABLED": '["gateway", "prometheus"]',
         "PLUGINS__ACP__KNOWN_AGENTS": "false",
+        "PLUGINS__ACP__EOF_GRACE": GRACE,
+        "PLUGINS__ACP__TERM_GRACE": GRACE,
     }
     environ = {**os.environ, **{f"RELAYKIT_{name}": value for name, value in settings.items()}}
     environ["PYTHONPATH"] = str(Path(relay_program.__file__).parents[1])

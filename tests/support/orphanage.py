@@ -51,8 +51,9 @@ async def _run(script: str) -> list[int]:
 
 
 async def _started(script: str, *, start_new_session: bool) -> subprocess.Popen[bytes]:
-    start = partial(subprocess.Popen, ["sh", "-c", script], start_new_session=start_new_session)
-    return await to_thread.run_sync(start)
+    return await to_thread.run_sync(
+        lambda: subprocess.Popen(["sh", "-c", script], start_new_session=start_new_session)
+    )
 
 
 async def _until(is_so: Callable[[], bool]) -> bool:
