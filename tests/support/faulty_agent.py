@@ -5,7 +5,7 @@
 =============================== ==========================================================================
 ``/children N [HOW …]``         start N children that ignore TERM and hold stdout; HOW: ``setsid``: in sessions
                                 of their own; ``group``: in groups of their own; ``orphan``: by a parent that
-                                ends at once; ``bare``: with no environment
+                                ends at once; ``bare``: so, and with no environment
 =============================== ==========================================================================
 
 More flags:
@@ -58,7 +58,7 @@ class Faulty(Echo):
             child = os.fork()
             if child == 0:
                 self._be_a_child(words, tell)
-            elif "orphan" in words:
+            elif {"orphan", "bare"}.intersection(words):
                 os.waitpid(child, 0)
         os.close(tell)
         told = b""
