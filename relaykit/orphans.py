@@ -57,6 +57,7 @@ async def adopted_orphans() -> AsyncIterator[None]:
         try:
             yield
         finally:
+            tasks.cancel_scope.cancel()
             with anyio.CancelScope(shield=True):
                 await orphans.end()
 
@@ -141,7 +142,12 @@ class _Orphans:
 
     def _children(self) -> Iterator[_Child]:
         ours = os.getpid()
-        for name in os.listdir("/proc"):  # noqa: PTH208 -- 5 times faster
+        try:
+            names = os.listdir("/proc")  # noqa: PTH208 -- 5 times faster
+        except OSError as error:
+            logger.warning("orphans cannot be looked for now: %s", error)
+            return
+        for name in names:
             if not name.isdecimal() or is_waited_for(int(name)):
                 continue
             # As a system call, because most are neither, and a look into /proc takes ten times as long.

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
@@ -58,7 +59,15 @@ class ChildProcess:
 
     @property
     def reaped(self) -> bool:
-        """Its pid may be another's by now, and so may its group and its session, once nobody is in them any more."""
+        """Its pid may be another's by now, and so may its group and its session, once nobody is in them any more.
+
+        A host application may have reaped it, with all its children, or have the system do so.
+        """
+        if self._process.returncode is None and hasattr(os, "waitid"):
+            try:
+                os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return True
         return self._process.returncode is not None
 
     async def wait(self) -> int:
@@ -110,14 +119,9 @@ class ChildProcess:
     def _fetch_exit_code(self) -> int:
         """Block until it has ended."""
         if hasattr(os, "waitid"):
-            try:
-                ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
-            except (
-                ChildProcessError
-            ):  # the host application reaps everybody's children, or has the system do it
-                ended = None
-            if ended is not None:
-                return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+            with suppress(ChildProcessError):  # it has been reaped: see `reaped`
+                if ended := os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT):
+                    return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
         return self._process.wait()
 
 

@@ -12,9 +12,9 @@ import anyio
 
 from relaykit_acp import marked, processes
 from relaykit_acp.child import Child, start_child
+from relaykit_acp.environment import RUN_VARIABLE
 from relaykit_acp.household import NOBODY, Household, Left
 from relaykit_acp.lines import LineSplitter
-from relaykit_acp.watcher import RUN_VARIABLE
 
 logger = logging.getLogger(__name__)
 
@@ -201,7 +201,9 @@ class AgentProcess:
 
     def _signal(self, left: Left, number: signal.Signals) -> None:
         """Signal the group, and who is in the session but in another group, as a shell's jobs are."""
-        # The process is not reaped, so that the number of its group, and of its session, is nobody else's.
+        # Until the process is reaped, the number of its group and of its session is nobody else's.
+        if self._child.reaped and processes.HAS_PROC:
+            return
         processes.signal_group(self.pid, number)
         for pid in left.led:
             marked.signal_if(pid, self._is_led_apart, number)

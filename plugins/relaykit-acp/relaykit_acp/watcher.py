@@ -14,17 +14,16 @@ from anyio.abc import TaskGroup
 
 from relaykit.process import ChildProcess
 from relaykit_acp import marked
+from relaykit_acp.environment import RUN_VARIABLE
 
 logger = logging.getLogger(__name__)
-
-RUN_VARIABLE = "RELAYKIT_RUN"
 
 # However long the graces of a living relay are: what a killed one has left is gone within 10 s.
 _MOST_EOF_GRACE = 2.0
 _MOST_TERM_GRACE = 5.0
 
 _SHORT_LIFE = 5.0
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 300.0
 
 # What the interpreter may need to be loaded, and nothing else: above all no marker.
 _LIBRARIES = "LD_LIBRARY_PATH"
@@ -47,7 +46,7 @@ class Watcher:
         self._graces = (min(eof_grace, _MOST_EOF_GRACE), min(term_grace, _MOST_TERM_GRACE))
         self._tasks = tasks
         self._starting = anyio.Lock()
-        self._wanted = False
+        self._started = False
         self._pipe: int | None = None
         self._process: ChildProcess | None = None
         self._closing = anyio.Event()
@@ -60,18 +59,18 @@ class Watcher:
 
     async def start(self) -> None:
         """Have it run. To be called before any process that is to bear the marker; only the first call costs."""
-        if self._wanted and not self._starting.locked():
+        if self._started or not marked.HAS_PROC:
             return
         async with self._starting:
-            if not self._wanted and marked.HAS_PROC:
+            if not self._started:
                 await self._launch()
                 self._tasks.start_soon(self._look_after)
-            self._wanted = True
+                self._started = True
 
     async def aclose(self) -> None:
         """End it. To be called when nothing that bears the marker is left."""
         self._closing.set()
-        if self._wanted and marked.HAS_PROC:
+        if self._started:
             self._kill()
             await self._ended.wait()
 

@@ -14,9 +14,10 @@ from anyio import to_thread
 
 from relaykit_acp import marked
 from relaykit_acp.agent import AcpAgent
+from relaykit_acp.environment import RUN_VARIABLE
 from relaykit_acp.finding import ECHO
 from relaykit_acp.launcher import AcpLauncher
-from relaykit_acp.watcher import RUN_VARIABLE, Watcher
+from relaykit_acp.watcher import Watcher
 from support import host_that_forks
 from support.acp_agents import Recorder, launcher, new_session
 
