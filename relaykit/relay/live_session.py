@@ -320,7 +320,8 @@ class LiveSession:
         self._reading.deadline = anyio.current_time() + _STRAGGLERS
 
     async def lie_down(self) -> None:
-        """Say that the agent, which has been stopped, sleeps."""
+        """Say that the agent, which has been stopped with all that it has started, sleeps."""
+        await self.rest.until_stopped()
         self._agent = None
         await self.interrupt(self.rest.reason)
         await self.conversation.publish([notice(ASLEEP, reason=self.rest.reason)])

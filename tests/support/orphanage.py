@@ -22,18 +22,18 @@ from support.faults import zombies_of
 _PATIENCE = 20.0
 _NULL = subprocess.DEVNULL
 
-# Both say who they are, and are orphans at once: one in its parent's session, one in a session of its own. The
-# latter bears nothing by which it could be known, and ends only when it is killed.
+# All say who they are, and are orphans at once: the first and the last in their parent's session, the other in a
+# session of its own. That bears nothing by which it could be known, and ends only when it is killed.
 _ORPHANS = """
-sleep 600 & echo $!
-env -i setsid sh -c 'trap "" TERM; echo $$; while :; do sleep 0.1; done' &
-(true &) ; (true &) ; (sleep 0.1 &)
+sleep 600 & echo lives $!
+env -i setsid sh -c 'trap "" TERM; echo daemon $$; while :; do sleep 0.1; done' &
+(sleep 0.1 & echo ends $!)
 """
-_DAEMON = "setsid sh -c 'echo $$' &"
+_DAEMON = "setsid sh -c 'echo daemon $$' &"
 
 
-async def _run(script: str) -> list[int]:
-    """Run a shell's script to its end, and return the numbers that were said."""
+async def _run(script: str) -> dict[str, int]:
+    """Run a shell's script to its end, and return the pids that were said, by name."""
     ours, theirs = os.pipe()
     start = partial(
         ChildProcess, ["sh", "-c", script], stdin=_NULL, stdout=theirs, stderr=2, environment=os.environ
@@ -47,7 +47,7 @@ async def _run(script: str) -> list[int]:
             await anyio.wait_readable(ours)
             said += os.read(ours, 1000)
     os.close(ours)
-    return [int(line) for line in said.split()]
+    return {name: int(pid) for name, pid in (line.split() for line in said.decode().splitlines())}
 
 
 async def _started(script: str, *, start_new_session: bool) -> subprocess.Popen[bytes]:
@@ -60,7 +60,8 @@ async def _until(is_so: Callable[[], bool]) -> bool:
     with anyio.move_on_after(_PATIENCE):
         while not is_so():  # noqa: ASYNC110 -- nobody tells of it
             await anyio.sleep(0.02)
-    return is_so()
+        return True
+    return False
 
 
 async def main() -> None:
@@ -82,15 +83,14 @@ async def main() -> None:
             )
         )
         await child.wait_end()
-        ours = {child.pid, *(process.pid for process in kept.values())}
-        told["living"] = await _run(_ORPHANS)
+        orphans = await _run(_ORPHANS)
+        ends = orphans.pop("ends")
+        told["living"] = list(orphans.values())
         # The pid of a shell's job is its parent's to know: who it is now shows in /proc.
         told["adopted"] = await _until(lambda: all(_parent(pid) == os.getpid() for pid in told["living"]))
-        [daemon] = await _run(_DAEMON)
+        daemon = (await _run(_DAEMON))["daemon"]
         told["daemon was a zombie"] = await _until(lambda: daemon in zombies_of(os.getpid()))
-        told["zombies"] = []
-        if not await _until(lambda: set(zombies_of(os.getpid())) <= {daemon, *ours}):
-            told["zombies"] = sorted(set(zombies_of(os.getpid())) - {daemon, *ours})
+        told["orphan was reaped"] = await _until(lambda: not Path(f"/proc/{ends}").exists())
         told["exit codes"] = {name: process.wait() for name, process in kept.items()}
         relaykit.orphans._UNCLAIMED = 0.1
         told["daemon is a zombie"] = not await _until(lambda: daemon not in zombies_of(os.getpid()))
