@@ -1,4 +1,4 @@
-"""(j) A session's start and its end, one at a time: spawn to ACTIVE and stop to CLEANED, beside the agent by hand."""
+"""(j) A session's start and its end, one at a time, beside the agent by hand; and what watches over the relay."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import statistics
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 
 from figures import Figure
+from relaykit_acp import marked
 from sessions import ECHO_AGENT, ask
-from support.servers import relay
+from support.servers import Server, relay
 from support.talk import Talker
 
 ROUNDS = 200
@@ -25,6 +28,7 @@ def measure_spawning(*, scale: float) -> Sequence[Figure]:
         for _ in range(int(ROUNDS * scale)):
             relayed.append(_relayed(talker))
             by_hand.append(_by_hand())
+        watcher = _watcher_memory(server)
     start, stop = (statistics.median(times) for times in zip(*relayed, strict=True))
     start_by_hand, stop_by_hand = (statistics.median(times) for times in zip(*by_hand, strict=True))
     return [
@@ -46,7 +50,19 @@ def measure_spawning(*, scale: float) -> Sequence[Figure]:
             target=f"≤ {STOP:g} ms",
             met=stop <= STOP,
         ),
+        Figure(name="memory of the watcher (PSS), one for a relay", value=watcher / 1e6, unit="MB"),
     ]
+
+
+def _watcher_memory(server: Server) -> int:
+    """Return the bytes that the watcher takes, its share of what it shares included."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended meanwhile, or is another user's
+            arguments = (process / "cmdline").read_bytes().decode().split("\0")
+            if marked.__file__ in arguments and str(server.pid) in arguments:
+                lines = (process / "smaps_rollup").read_text().splitlines()
+                return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024
+    raise RuntimeError("nobody watches over the relay")
 
 
 def _relayed(talker: Talker) -> tuple[float, float]:
