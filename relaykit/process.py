@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
@@ -46,32 +48,90 @@ class ChildProcess:
             start_new_session=True,
         )
         self.pid = self._process.pid
+        self._exit_code: int | None = None
         self._pidfd = _open_pidfd(self.pid)
+        _unreaped.add(self.pid)
 
     @property
     def exit_code(self) -> int | None:
-        """The exit code; negative: the signal that ended it; None until `wait` has returned."""
-        return self._process.returncode
+        """The exit code; negative: the signal that ended it; None until `wait` or `wait_end` has returned."""
+        return self._exit_code
+
+    @property
+    def reaped(self) -> bool:
+        """Its pid may be another's by now, and so may its group and its session, once nobody is in them any more.
+
+        A host application may have reaped it, with all its children, or have the system do so.
+        """
+        if self._process.returncode is None and hasattr(os, "waitid"):
+            try:
+                os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return True
+        return self._process.returncode is not None
 
     async def wait(self) -> int:
         """Wait for the process to end, reap it, and return its exit code. One caller at a time; again at will."""
-        if self._process.returncode is None:
-            if self._pidfd is None:
-                patience = CapacityLimiter(math.inf)
-                await to_thread.run_sync(self._process.wait, abandon_on_cancel=True, limiter=patience)
-            else:
+        code = await self.wait_end()
+        self.reap()
+        return code
+
+    async def wait_end(self) -> int:
+        """Wait for the process to end, and return its exit code; leave it to `reap`. As `wait`, otherwise.
+
+        Until it is reaped nobody else is given its pid, and so its process group can be signalled. Where the
+        system cannot wait so (macOS, before Python 3.13) it is reaped all the same.
+        """
+        if self._exit_code is None:
+            if self._pidfd is not None:
                 await anyio.wait_readable(self._pidfd)
-                self._process.wait()  # it has ended: this does not block
-        self.close()
-        assert self._process.returncode is not None  # noqa: S101 -- for the type checker
-        return self._process.returncode
+                self._exit_code = self._fetch_exit_code()  # it has ended: this does not block
+            else:
+                patience = CapacityLimiter(math.inf)
+                self._exit_code = await to_thread.run_sync(
+                    self._fetch_exit_code, abandon_on_cancel=True, limiter=patience
+                )
+            self._close_pidfd()
+        return self._exit_code
+
+    def reap(self) -> None:
+        """Let the system forget the process, which has ended. Idempotent."""
+        if self._exit_code is not None:
+            self._process.wait()
+            _unreaped.discard(self.pid)
+
+    def kill(self) -> None:
+        """Send SIGKILL, unless it has been reaped."""
+        if not self.reaped:
+            os.kill(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """Let go of the process without waiting for it, when nobody is in `wait`. Idempotent."""
+        self._close_pidfd()
+        _unreaped.discard(self.pid)
+
+    def _close_pidfd(self) -> None:
         if self._pidfd is not None:
             anyio.notify_closing(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = None
+
+    def _fetch_exit_code(self) -> int:
+        """Block until it has ended."""
+        if hasattr(os, "waitid"):
+            with suppress(ChildProcessError):  # it has been reaped: see `reaped`
+                if ended := os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT):
+                    return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+        return self._process.wait()
+
+
+def is_waited_for(pid: int) -> bool:
+    """Tell whether a child is a `ChildProcess` that is not reaped yet."""
+    return pid in _unreaped
+
+
+# The children of a process are known to all of it, whichever relay has started them.
+_unreaped: set[int] = set()
 
 
 def _open_pidfd(pid: int) -> int | None:

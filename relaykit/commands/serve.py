@@ -60,10 +60,15 @@ async def serve(settings: Settings) -> None:
 
     import anyio
 
+    from relaykit.orphans import adopted_orphans
     from relaykit.relay import open_relay
 
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with open_relay(settings, serve=True) as relay, anyio.create_task_group() as tasks:
+        async with (
+            adopted_orphans(),
+            open_relay(settings, serve=True) as relay,
+            anyio.create_task_group() as tasks,
+        ):
             if not relay.listening:
                 raise RelaykitError("nothing would listen: install a gateway (pip install relaykit-gateway)")
             for line in relay.announcements:
@@ -82,7 +87,7 @@ async def serve(settings: Settings) -> None:
 
 async def _stop_at_once(signals: AsyncIterable[signal.Signals]) -> None:
     async for number in signals:
-        os._exit(128 + number)  # what is left is found at the next start
+        os._exit(128 + number)  # what is left is ended by whoever watches over us, or at the next start
 
 
 SERVE = Command(

@@ -307,7 +307,8 @@ class LiveSession:
         self._reading.deadline = anyio.current_time() + _STRAGGLERS
 
     async def lie_down(self) -> None:
-        """Say that the agent, which has been stopped or has ended by itself, sleeps."""
+        """Say that the agent, which has been stopped or has ended by itself, with all that it has started, sleeps."""
+        await self.rest.until_stopped()
         self._agent = None
         await self.interrupt(self.rest.reason)
         word = AGENT_CRASHED if self.rest.crashed else ASLEEP

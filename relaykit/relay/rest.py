@@ -52,6 +52,7 @@ class Rest:
         self._failure: Exception | None = None  # of the last waking
         self._failures = 0
         self._wanted = False
+        self._stopping = False  # what the agent has started may still run
         self._changed = anyio.Event()
 
     def move(self, presence: Presence) -> None:
@@ -106,8 +107,13 @@ class Rest:
         if self.presence is not Presence.AWAKE:
             return
         self.reason, self.crashed = reason, False
+        self._stopping = True
         self.move(Presence.DROWSY)
-        check_stopped(await detach())
+        try:
+            check_stopped(await detach())
+        finally:
+            self._stopping = False
+            self._notify()
         stopped()
         await self._until_it_is_not(Presence.DROWSY)
 
@@ -120,6 +126,11 @@ class Rest:
         self.reason, self.crashed = reason, in_its_midst
         self.crashes += in_its_midst
         self.move(Presence.DROWSY)
+
+    async def until_stopped(self) -> None:
+        """Wait until nothing of the agent is left: it may have ended before what it has started."""
+        while self._stopping:
+            await self._changed.wait()
 
     async def _until_it_is_not(self, presence: Presence) -> None:
         while self.presence is presence:

@@ -23,6 +23,7 @@ from life import measure_life
 from memory import measure_memory
 from messages import measure_messages
 from sessions import measure_sessions
+from spawning import measure_spawning
 from storage import measure_storage
 
 BENCHMARKS = {
@@ -35,6 +36,7 @@ BENCHMARKS = {
     "durable": measure_durable,
     "storage": measure_storage,
     "attach": measure_attach,
+    "spawning": measure_spawning,
 }
 
 

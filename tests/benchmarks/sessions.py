@@ -101,13 +101,13 @@ def _live(server: Server, role: str, count: int) -> None:
 def _by_hand(agent: Sequence[str], _role: str, count: int) -> None:
     for _ in range(count):
         with subprocess.Popen(agent, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-            _ask(process, "initialize", {"protocolVersion": 1})
-            session = _ask(process, "session/new", {"cwd": "/", "mcpServers": []})["sessionId"]
+            ask(process, "initialize", {"protocolVersion": 1})
+            session = ask(process, "session/new", {"cwd": "/", "mcpServers": []})["sessionId"]
             prompt = [{"type": "text", "text": "hello"}]
-            _ask(process, "session/prompt", {"sessionId": session, "prompt": prompt})
+            ask(process, "session/prompt", {"sessionId": session, "prompt": prompt})
 
 
-def _ask(process: subprocess.Popen[bytes], method: str, params: dict[str, Any]) -> dict[str, Any]:
+def ask(process: subprocess.Popen[bytes], method: str, params: dict[str, Any]) -> dict[str, Any]:
     assert process.stdin is not None
     assert process.stdout is not None
     request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}

@@ -65,6 +65,21 @@ async def test_who_comes_wakes_the_agent_which_goes_on_where_it_was(
         assert processes_of(session_id) == []
 
 
+async def test_it_sleeps_when_nothing_of_its_agent_is_left(tmp_path: Path) -> None:
+    # The agent itself ends at once, the children that ignore SIGTERM after the grace.
+    async with (
+        House(tmp_path).relay(PLUGINS__ACP__TERM_GRACE="0.3") as relay,
+        active_session(relay, agent=REMEMBERING) as client,
+    ):
+        await client.say("/children 2", "t1")
+        await client.until_turn_end("t1")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(relay.live(client.session_id).fall_asleep, "it is late")
+            await until_presence(relay, client.session_id, Presence.DROWSY)
+            await until_presence(relay, client.session_id, Presence.ASLEEP)
+            assert processes_of(client.session_id) == []
+
+
 async def test_who_only_looks_again_and_again_ends_nothing(tmp_path: Path) -> None:
     async with House(tmp_path).relay() as relay:
         session_id = await fallen_asleep(relay)

@@ -17,7 +17,7 @@ from relaykit.conversation.frame import Frame, Kind
 from relaykit.ids import SystemIds
 from relaykit.session.model import Json, Session
 from relaykit.testing.store_contract import make_session
-from relaykit_acp import processes
+from relaykit_acp import marked
 from relaykit_acp.agent import AcpAgent
 from relaykit_acp.environment import marker
 from relaykit_acp.finding import ECHO
@@ -97,4 +97,4 @@ def texts(frames: Sequence[Frame]) -> list[str]:
 
 async def survivors(session: Session) -> list[int]:
     """Return the living processes of a session."""
-    return await to_thread.run_sync(processes.marked, marker(session.id))
+    return await to_thread.run_sync(marked.marked, marker(session.id))

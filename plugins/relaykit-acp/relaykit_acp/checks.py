@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from anyio import to_thread
 
 from relaykit.hooks.registration import Check, Finding, PluginContext, Surroundings, Verdict
-from relaykit_acp import cgroups, processes
+from relaykit_acp import cgroups, marked
 from relaykit_acp.confinement import ADVICE
 from relaykit_acp.environment import NODE_VARIABLE, SESSION_VARIABLE
 from relaykit_acp.finding import ECHO, Login, find_agents, login_command, login_state
@@ -99,11 +99,11 @@ def leftovers(surroundings: Surroundings, node: str) -> Sequence[Finding]:
     """Say which processes of agents run although no relay does. Looks at every process: blocks."""
     if surroundings.running:
         return [Finding(verdict=Verdict.OK, what="the relay that runs looks after its agents")]
-    if not processes.HAS_PROC:
+    if not marked.HAS_PROC:
         return [Finding(verdict=Verdict.OK, what="this system does not show whose processes are whose")]
-    ours = set(processes.marked(f"{NODE_VARIABLE}={node}"))
+    ours = set(marked.marked(f"{NODE_VARIABLE}={node}"))
     found = []
-    for entry, pids in sorted(processes.marked_by(SESSION_VARIABLE).items()):
+    for entry, pids in sorted(marked.marked_by(SESSION_VARIABLE).items()):
         left = sorted(ours.intersection(pids))
         if left:
             found.append(_left(entry.partition("=")[2], left, surroundings.sessions))

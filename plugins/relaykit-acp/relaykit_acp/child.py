@@ -21,7 +21,7 @@ _NOT_EXECUTABLE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EP
 
 
 class Child:
-    """A child process with a pipe at each standard stream. Made by `start_child`; to be waited for and closed."""
+    """A child process with a pipe at each standard stream. Made by `start_child`; to be closed."""
 
     def __init__(
         self, process: ChildProcess, stdin: InputPipe, stdout: OutputPipe, stderr: OutputPipe
@@ -34,18 +34,27 @@ class Child:
 
     @property
     def exit_code(self) -> int | None:
-        """The exit code; negative: the signal that ended it; None until `wait` has returned."""
+        """The exit code; negative: the signal that ended it; None until `wait_end` has returned."""
         return self._process.exit_code
 
-    async def wait(self) -> None:
-        """Wait for the process to end, and reap it. One caller at a time."""
-        await self._process.wait()
+    @property
+    def reaped(self) -> bool:
+        """Its pid and its group may be others' by now."""
+        return self._process.reaped
+
+    async def wait_end(self) -> None:
+        """Wait for the process to end, and leave it to `close` to reap it. One caller at a time."""
+        await self._process.wait_end()
 
     def close(self) -> None:
-        """Let go of the pipes, when nobody is in `wait`. Idempotent."""
+        """Let go of the pipes, and of the process, which is reaped if it has ended. Idempotent.
+
+        To be called when nobody is in `wait_end`.
+        """
         self.stdin.close()
         self.stdout.close()
         self.stderr.close()
+        self._process.reap()
         self._process.close()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
 from pathlib import Path
 
 import anyio
@@ -11,11 +10,12 @@ from anyio import to_thread
 
 from relaykit.session.cleaner import CleanerResult, Outcome, Phase
 from relaykit.session.model import Handle, Json, Session
-from relaykit_acp import processes
+from relaykit_acp import marked, processes
 from relaykit_acp.cgroups import end_group, group_name
+from relaykit_acp.processes import ProcessStat
 from relaykit_acp.settings import AcpSettings
 
-_POLL = 0.02
+_LOOK_AGAIN = 0.25
 _KILL_GRACE = 5.0
 
 
@@ -23,7 +23,8 @@ class AcpCleaner:
     """Closes the agent that is attached; after a restart, ends the processes that are recorded.
 
     A process is signalled only if it is certainly the session's: its pid has the recorded start time of the
-    same boot, or its environment holds the session's marker. Where there is no ``/proc`` that cannot be
+    same boot, or its environment holds the session's marker, or it is in one group or session with such a
+    process, under the recorded leader. Where there is no ``/proc`` that cannot be
     known: a pid that is in use is then reported as a failure, and left alone.
     """
 
@@ -56,14 +57,15 @@ class AcpCleaner:
         if not found:
             return CleanerResult(self.name, Outcome.DONE, "it had ended already")
         for number, grace in ((signal.SIGTERM, self._term_grace), (signal.SIGKILL, _KILL_GRACE)):
-            leftover.signal(left, number)
+            leftover.signal(number)
             deadline = anyio.current_time() + grace
             while left := await to_thread.run_sync(leftover.find):
-                if anyio.current_time() >= deadline:
+                time_left = deadline - anyio.current_time()
+                if time_left <= 0:
                     break
                 if number is signal.SIGKILL:  # again, for who was forked, or was within exec, at the first
-                    leftover.signal(left, number)
-                await anyio.sleep(_POLL)  # they are not our children: nothing else tells of their end
+                    leftover.signal(number)
+                await processes.until_ended(left[0], seconds=min(time_left, _LOOK_AGAIN))
             if not left:
                 return CleanerResult(
                     self.name, Outcome.DONE, f"ended what was left, by {number.name}: {found}"
@@ -85,29 +87,41 @@ class _Leftover:
 
     def __init__(self, recorded: Json) -> None:
         self._marker: str = recorded["marker"]
-        self._group: int | None = recorded.get("pgid")
-        self._group_is_ours = self._is_leader(recorded)
+        self._leader: int | None = recorded.get("pgid")
+        self._known: dict[int, int] = {}  # pids to start times: processes that are certainly the session's
+        if recorded.get("start_time") is not None and recorded.get("boot") == processes.boot_id():
+            self._known[recorded["pid"]] = recorded["start_time"]
 
     def find(self) -> list[int]:
-        """Return the living processes that are certainly the session's. Reads ``/proc``: call it in a thread."""
-        marked = processes.marked(self._marker)
-        if self._group is None:
-            return marked
-        members = processes.group_members(self._group)
-        # Once known as ours it stays so: its number is not given to others while a member lives.
-        self._group_is_ours = bool(members) and (self._group_is_ours or not set(members).isdisjoint(marked))
-        return sorted({*marked, *members}) if self._group_is_ours else marked
+        """Return the living processes that are certainly the session's. Reads ``/proc``: call it in a thread.
 
-    def signal(self, found: Sequence[int], number: signal.Signals) -> None:
-        """Signal what `find` has just found."""
-        if self._group is not None and self._group_is_ours:
-            processes.signal_group(self._group, number)
-        for pid in found:
-            processes.signal_if_marked(pid, self._marker, number)
+        :raises OSError: too many files are open.
+        """
+        for pid in marked.marked(self._marker):
+            seen = processes.stat(
+                pid
+            )  # before, and compared behind: the marker is that process's, and no other's
+            if seen is not None and marked.is_marked(pid, self._marker):
+                self._know(seen)
+        if self._leader is not None:
+            led = processes.led_by({self._leader}).get(self._leader, ())
+            # If one of them is known, then nobody else was given their leader's pid meanwhile, which their group
+            # and session have as their number: all of them are ours.
+            if any(each.pid in self._known and self._lives_on(each.pid) for each in led):
+                for each in led:
+                    self._know(each)
+        return [pid for pid in sorted(self._known) if self._lives_on(pid)]
 
-    @staticmethod
-    def _is_leader(recorded: Json) -> bool:
-        if recorded.get("start_time") is None or recorded.get("boot") != processes.boot_id():
-            return False
-        leader = processes.stat(recorded["pid"])
-        return leader is not None and leader.start_time == recorded["start_time"]
+    def signal(self, number: signal.Signals) -> None:
+        """Signal what is known, one by one: the number of a group may be another's by now, a pidfd never is."""
+        for pid in self._known:
+            marked.signal_if(pid, self._lives_on, number)
+
+    def _know(self, seen: ProcessStat) -> None:
+        now = processes.stat(seen.pid)
+        if now is not None and now.start_time == seen.start_time:
+            self._known[seen.pid] = seen.start_time
+
+    def _lives_on(self, pid: int) -> bool:
+        seen = processes.stat(pid)
+        return seen is not None and seen.alive and seen.start_time == self._known[pid]

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 SESSION_VARIABLE = "RELAYKIT_SESSION"
 NODE_VARIABLE = "RELAYKIT_NODE"
+RUN_VARIABLE = "RELAYKIT_RUN"
+"""One life of a relay: see `relaykit_acp.watcher`."""
 
 _NAMES = frozenset(
     {

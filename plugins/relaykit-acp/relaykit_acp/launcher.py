@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-import anyio
 from anyio import to_thread
 
 from relaykit.agent.agent import Agent
@@ -27,7 +26,7 @@ from relaykit_acp.fetch import Fetcher
 from relaykit_acp.finding import login_command
 from relaykit_acp.fingerprint import fingerprint
 from relaykit_acp.handshake import Handshake, way_to_resume
-from relaykit_acp.household import Census, Household
+from relaykit_acp.household import Household, open_household
 from relaykit_acp.known_agents import known_agent
 from relaykit_acp.mask import mask_of
 from relaykit_acp.npx import parse_npx
@@ -159,12 +158,6 @@ class AcpLauncher:
         now = await to_thread.run_sync(fingerprint, ready.command, {**self._environment, **spec.env})
         return await profile.get(partial(self._ask_profile, ready), key=now, seen=seen)
 
-    async def aclose(self) -> None:
-        """Stop every agent that is left. To be called when no `launch` and no `profile` is under way."""
-        async with anyio.create_task_group() as tasks:
-            for process in self._household.live:
-                tasks.start_soon(process.aclose)
-
     async def _ready(self, spec: AgentSpec) -> AgentSpec:
         """Return the agent as it can be started: fetched if it comes through npx, with its login if that is known."""
         known = known_agent(spec.command)
@@ -253,12 +246,10 @@ async def open_acp_launcher(
     :param directory: private to this user, for what has no session; by default the system's temporary directory.
     """
     environment = os.environ if environment is None else environment
-    failure: Exception | None = None
-    async with anyio.create_task_group() as tasks:
-        household = Household(
-            eof_grace=settings.eof_grace, term_grace=settings.term_grace, tasks=tasks, census=Census(tasks)
-        )
-        launcher = AcpLauncher(
+    async with open_household(
+        eof_grace=settings.eof_grace, term_grace=settings.term_grace, ids=ids
+    ) as household:
+        yield AcpLauncher(
             settings,
             ids=ids,
             node=node,
@@ -267,15 +258,6 @@ async def open_acp_launcher(
             confinement=await open_confinement(settings),
             directory=directory,
         )
-        try:
-            yield launcher
-        except Exception as error:  # noqa: BLE001 -- raised again below, out of the task group, which would wrap it
-            failure = error
-        finally:
-            with anyio.CancelScope(shield=True):
-                await launcher.aclose()
-    if failure is not None:
-        raise failure
 
 
 async def _forget(_facts: Json) -> None:

@@ -9,12 +9,12 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import anyio
-from anyio import to_thread
 
-from relaykit_acp import processes
+from relaykit_acp import marked, processes
 from relaykit_acp.cgroups import AgentGroup
 from relaykit_acp.child import Child, start_child
-from relaykit_acp.household import Household
+from relaykit_acp.environment import RUN_VARIABLE
+from relaykit_acp.household import NOBODY, Household, Left
 from relaykit_acp.lines import LineSplitter
 from relaykit_acp.mask import NO_SECRETS, Mask
 
@@ -29,7 +29,8 @@ _DRAIN_GRACE = 0.1
 # SIGKILL works at once, but for a process that the kernel cannot wake.
 _KILL_GRACE = 5.0
 _POLL = 0.02
-_ESCAPE_ROUNDS = 50
+_LOOK_AGAIN = 0.25
+_STRAY_ROUNDS = 50
 
 
 class AgentProcess:
@@ -118,13 +119,12 @@ class AgentProcess:
     async def watch(self) -> None:
         """Wait for the exit, and end what would wait for other holders of the pipes."""
         with self._background:
-            await self._child.wait()
+            await self._child.wait_end()  # its pid stays its own: see `_signal`
             self.exited.set()
             self._child.stdin.close()
             logger.info("%s: process %d ended with %s", self._label, self.pid, self.exit_code)
-            await anyio.sleep(
-                _DRAIN_GRACE
-            )  # what it said last is in the pipes; its children may still add to it
+            # What it said last is in the pipes; its children may still add to it.
+            await anyio.sleep(_DRAIN_GRACE)
             self._child.stdout.close()
             self._child.stderr.close()
 
@@ -167,51 +167,73 @@ class AgentProcess:
                 steps.callback(self._closed.set)
                 steps.callback(self._household.live.discard, self)
                 steps.callback(self._release)
-                steps.push_async_callback(self._kill_escaped)
                 if self._group is not None:
                     steps.push_async_callback(self._group.aclose)
-                steps.push_async_callback(self._end_group)
+                steps.push_async_callback(self._end)
 
-    async def _end_group(self) -> None:
+    async def _end(self) -> None:
         self._child.stdin.close()
         with anyio.move_on_after(self._household.eof_grace):
             await self.exited.wait()
-        if await self._group_ended(within=0):
-            return
-        logger.info("%s: process group %d outlived its input: SIGTERM", self._label, self.pid)
-        processes.signal_group(self.pid, signal.SIGTERM)
-        if await self._group_ended(within=self._household.term_grace):
-            return
-        logger.warning("%s: process group %d outlived SIGTERM: SIGKILL", self._label, self.pid)
-        processes.signal_group(self.pid, signal.SIGKILL)
-        if not await self._group_ended(within=_KILL_GRACE):
-            logger.error("%s: process group %d outlived SIGKILL", self._label, self.pid)
+        left = await self._left()
+        for number, grace in ((signal.SIGTERM, self._household.term_grace), (signal.SIGKILL, _KILL_GRACE)):
+            if not left.led:
+                break
+            logger.info("%s: %s of group %d live on: %s", self._label, left.led, self.pid, number.name)
+            self._signal(left, number)
+            left = await self._left(within=grace)
+        for _ in range(_STRAY_ROUNDS):
+            if not left.strays:
+                break
+            logger.warning("%s: %s left the process group: SIGKILL", self._label, left.strays)
+            await self._kill_strays(left.strays)
+            left = await self._left()
+        if left.led or left.strays:
+            logger.error("%s: %s outlived SIGKILL", self._label, [*left.led, *left.strays])
 
-    async def _group_ended(self, *, within: float) -> bool:
+    async def _left(self, *, within: float = 0.0) -> Left:
+        """Return what is left, once the process has ended and all of its group, or the time is up."""
         # Not only the leader: npx, uvx and the like start the real agent as a child.
         deadline = anyio.current_time() + within
         with anyio.CancelScope(deadline=deadline):
             await self.exited.wait()
-        while self.exited.is_set():
-            if not processes.group_exists(self.pid):
-                return True
-            if processes.HAS_PROC and not await to_thread.run_sync(processes.group_members, self.pid):
-                return True
-            if anyio.current_time() >= deadline:
-                return False
-            await anyio.sleep(_POLL)
-        return False
+        if not processes.HAS_PROC:
+            return await self._group_left(deadline)
+        while True:
+            # A host application may have reaped it: whose group and session that is now, nobody knows.
+            leader = NOBODY if self._child.reaped else self.pid
+            left = await self._household.census.left(self._marker, leader)
+            time_left = deadline - anyio.current_time()
+            if not left.led or time_left <= 0:
+                return left
+            await processes.until_ended(left.led[0], seconds=min(time_left, _LOOK_AGAIN))
 
-    async def _kill_escaped(self) -> None:
-        for _ in range(_ESCAPE_ROUNDS):
-            escaped = await self._household.census.marked(self._marker)
-            if not escaped:
-                return
-            logger.warning("%s: %s left the process group: SIGKILL", self._label, escaped)
-            for pid in escaped:
-                processes.signal_if_marked(pid, self._marker, signal.SIGKILL)
+    async def _group_left(self, deadline: float) -> Left:
+        while not self.exited.is_set() or processes.group_exists(self.pid):
+            if anyio.current_time() >= deadline:
+                return Left(led=[self.pid])
             await anyio.sleep(_POLL)
-        logger.error("%s: processes that left its group live on", self._label)
+        return Left()
+
+    def _signal(self, left: Left, number: signal.Signals) -> None:
+        """Signal the group, and who is in the session but in another group, as a shell's jobs are."""
+        # Until the process is reaped, the number of its group and of its session is nobody else's.
+        if self._child.reaped and processes.HAS_PROC:
+            return
+        processes.signal_group(self.pid, number)
+        for pid in left.led:
+            marked.signal_if(pid, self._is_led_apart, number)
+
+    def _is_led_apart(self, pid: int) -> bool:
+        return processes.is_led_apart(pid, self.pid)
+
+    async def _kill_strays(self, strays: Sequence[int]) -> None:
+        async with anyio.create_task_group() as tasks:
+            for pid in strays:
+                tasks.start_soon(processes.kill, pid, self._bears_our_marker)
+
+    def _bears_our_marker(self, pid: int) -> bool:
+        return marked.is_marked(pid, self._marker)
 
     def _release(self) -> None:
         self._background.cancel()
@@ -240,7 +262,10 @@ async def start_process(
     :param mask: takes secrets out of what it writes to its standard error.
     :raises SpawnError: as `start_child`.
     """
+    watcher = household.watcher
+    environment = {**environment, RUN_VARIABLE: watcher.run}
     with anyio.CancelScope(shield=True):
+        await watcher.start()
         joining = group.joining if group is not None else ()
         child = await start_child(command, environment=environment, cwd=cwd, agent=agent, joining=joining)
     process = AgentProcess(child, household, label=label, marker=marker, group=group, mask=mask)

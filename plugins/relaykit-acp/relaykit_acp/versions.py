@@ -12,7 +12,7 @@ from relaykit.errors import SpawnError
 from relaykit.ids import SystemIds
 from relaykit_acp.environment import child_environment, marker
 from relaykit_acp.errand import run_errand
-from relaykit_acp.household import Census, Household
+from relaykit_acp.household import Household, open_household
 from relaykit_acp.inventory import ListedAgent
 from relaykit_acp.known_agents import known_agent
 from relaykit_acp.scratch import empty_directory
@@ -31,8 +31,7 @@ async def with_versions(
     than a few seconds, or says nothing like a version, stays without one.
     """
     told: dict[str, str] = {}
-    async with anyio.create_task_group() as tasks:
-        household = Household(eof_grace=_GRACE, term_grace=_GRACE, tasks=tasks, census=Census(tasks))
+    async with open_household(eof_grace=_GRACE, term_grace=_GRACE, ids=SystemIds()) as household:
 
         async def ask(agent: ListedAgent, path: str) -> None:
             told[agent.name] = await _version(agent.name, path, household, environment)

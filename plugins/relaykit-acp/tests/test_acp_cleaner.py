@@ -35,6 +35,11 @@ subprocess.Popen([sys.executable, "-ISc", {_WILLING!r}])
 import time; time.sleep(600)
 """
 
+_PARENT_THAT_ENDS = f"""
+import subprocess, sys
+subprocess.Popen([sys.executable, "-ISc", {_WILLING!r}])
+"""
+
 
 @contextmanager
 def _process(code: str = _WILLING, *, environment: str = "") -> Iterator[subprocess.Popen[bytes]]:
@@ -110,9 +115,9 @@ async def test_a_leftover_is_known_by_pid_and_start_time(code: str, number: sign
 
 async def test_its_children_end_with_it() -> None:
     with _process(_PARENT) as process:
-        assert len(processes.group_members(process.pid)) == 2
+        assert len(processes.led_by({process.pid})[process.pid]) == 2
         assert (await _clean(_recorded(new_session(), process.pid))).outcome is Outcome.DONE
-        assert processes.group_members(process.pid) == []
+        assert processes.led_by({process.pid}) == {}
 
 
 @pytest.mark.parametrize("change", [{"start_time": 1}, {"boot": "another"}, {"start_time": None}])
@@ -153,9 +158,47 @@ subprocess.Popen([sys.executable, "-ISc", {_WILLING!r}], stdout=subprocess.DEVNU
     with _process(unmarked, environment=marker(session.id)) as process:
         recorded = _recorded(session, process.pid)
         process.wait(timeout=5)  # the leader
-        assert len(processes.group_members(process.pid)) == 2
+        assert len(processes.led_by({process.pid})[process.pid]) == 2
         assert (await _clean(recorded)).outcome is Outcome.DONE
-        assert processes.group_members(process.pid) == []
+        assert processes.led_by({process.pid}) == {}
+
+
+async def test_a_group_that_has_the_number_of_ours_by_now_is_left_alone() -> None:
+    # Its leader is gone, as ours is, and a member lives: nothing of it says that it is the session's.
+    with _process(_PARENT_THAT_ENDS) as process:
+        recorded = _recorded(new_session(), process.pid, start_time=1)
+        process.wait(timeout=5)
+        result = await _clean(recorded)
+        assert result == CleanerResult("acp", Outcome.DONE, "it had ended already")
+        assert len(processes.led_by({process.pid})[process.pid]) == 1
+
+
+async def test_an_agent_of_another_relay_with_our_name_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RELAYKIT_NODE", "local")
+    session = new_session()
+    with (
+        _process(environment=marker(new_session().id)) as theirs,
+        _process(environment=marker(session.id)) as ours,
+    ):
+        assert (await _clean(_recorded(session, ours.pid))).outcome is Outcome.DONE
+        assert ours.wait(timeout=5) == -signal.SIGTERM
+        assert theirs.poll() is None
+
+
+async def test_members_are_ended_after_all_that_told_whose_they_are() -> None:
+    # The marked one ends at SIGTERM, and leaves two that bear no marker and ignore it.
+    session = new_session()
+    code = f"""
+import os, subprocess, sys
+for _ in range(2):
+    subprocess.Popen([sys.executable, "-ISc", {_STUBBORN!r}], env={{}}, stdout=subprocess.DEVNULL)
+{_WILLING}
+"""
+    with _process(code, environment=marker(session.id)) as process:
+        assert len(processes.led_by({process.pid})[process.pid]) == 3
+        result = await _clean(_recorded(session, process.pid))
+        assert result.outcome is Outcome.DONE
+        assert processes.led_by({process.pid}) == {}
 
 
 @pytest.mark.parametrize("flags", [(), ("--ignore-signals",)])

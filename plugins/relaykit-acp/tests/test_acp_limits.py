@@ -97,7 +97,7 @@ async def test_an_agent_is_in_its_group_from_its_start_and_ends_with_all_that_it
         pid, *strays = sorted(members(group), key=lambda pid: pid != agent._process.pid)
         assert pid == agent._process.pid
         assert len(strays) == 1
-        assert strays[0] not in processes.marked(marker(session.id))
+        assert strays[0] not in marked.marked(marker(session.id))
         assert texts(await say(agent, "hello")) == ["hello"]
         with anyio.fail_after(10):
             await agent.aclose()

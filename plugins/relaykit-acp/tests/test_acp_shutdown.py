@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import anyio
@@ -11,6 +13,7 @@ from relaykit_acp import processes
 from relaykit_acp.agent import AcpAgent
 from relaykit_acp.finding import ECHO
 from relaykit_acp.settings import AcpSettings
+from support import faulty_agent
 from support.acp_agents import (
     QUICK,
     Recorder,
@@ -37,7 +40,7 @@ async def _close(agent: AcpAgent, session: Session, *, within: float = WITHIN) -
         await agent.aclose()
     assert await survivors(session) == []
     assert processes.stat(agent._process.pid) is None
-    assert processes.group_members(agent._process.pid) == []
+    assert processes.led_by({agent._process.pid}) == {}
 
 
 @pytest.mark.parametrize(
@@ -73,6 +76,60 @@ async def test_children_that_ignore_term_and_hold_the_pipes(where: str, end: str
                 await agent._process.exited.wait()
         elif end == "stubborn":
             await say(agent, "/ignore-signals")
+        await _close(agent, session)
+
+
+FAULTY = AgentSpec(name="faulty", command=faulty_agent.COMMAND)
+
+
+@pytest.mark.parametrize("how", ["orphan", "group", "group bare", "orphan setsid"])
+@pytest.mark.parametrize("crashed", [False, True])
+async def test_what_is_nobodys_child_any_more_or_in_another_group(how: str, *, crashed: bool) -> None:
+    # With no environment, in a group of its own, and by a parent that is gone: it is in the agent's session still.
+    session = new_session()
+    async with launcher() as opened:
+        agent = await opened.launch(FAULTY, session, Path.cwd(), Recorder())
+        assert isinstance(agent, AcpAgent)
+        said = texts(await say(agent, f"/children 2 {how}"))[0]
+        children = [int(pid) for pid in said.removeprefix("children: ").split()]
+        if crashed:
+            await agent.send(prompt("/crash"))
+            with anyio.fail_after(10):
+                await agent._process.exited.wait()
+        await _close(agent, session)
+        for pid in children:
+            stat = processes.stat(pid)
+            assert stat is None or not stat.alive
+
+
+async def test_no_group_is_signalled_whose_leader_the_host_has_reaped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Its number may have been given to another by then.
+    session = new_session()
+    async with launcher() as opened:
+        agent = await opened.launch(FAULTY, session, Path.cwd(), Recorder())
+        assert isinstance(agent, AcpAgent)
+        await say(agent, "/children 1")
+        pid = agent._process.pid
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)  # noqa: ASYNC222 -- it has been killed
+        monkeypatch.setattr(os, "killpg", None)
+        await _close(agent, session)
+
+
+async def test_the_pid_of_an_agent_that_has_ended_is_nobody_elses_until_it_is_closed() -> None:
+    session = new_session()
+    async with launcher() as opened:
+        agent = await opened.launch(FAULTY, session, Path.cwd(), Recorder())
+        assert isinstance(agent, AcpAgent)
+        await agent.send(prompt("/crash 3"))
+        with anyio.fail_after(10):
+            await agent._process.exited.wait()
+        assert agent.exit_code == 3
+        stat = processes.stat(agent._process.pid)
+        assert stat is not None
+        assert not stat.alive
         await _close(agent, session)
 
 
