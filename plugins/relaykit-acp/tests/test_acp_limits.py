@@ -25,7 +25,7 @@ from relaykit.hooks.registration import Verdict
 from relaykit.relay import Relay
 from relaykit.session import Cause
 from relaykit.session.cleaner import Outcome
-from relaykit_acp import cgroups, confinement, processes
+from relaykit_acp import cgroups, confinement, marked, processes
 from relaykit_acp import launcher as launching
 from relaykit_acp.agent import AcpAgent
 from relaykit_acp.cgroups import AgentGroup, Plan, end_group, own_group, plan
