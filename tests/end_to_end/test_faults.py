@@ -110,6 +110,8 @@ async def relay_here(
         RELAY__STORAGE="sqlite",
         RELAY__IDLE_TIMEOUT=limits,
         RELAY__GRACE_PERIOD=limits,
+        RELAY__ON_CRASH="end",  # one that comes back is no end
+        PLUGINS__ACP__MAX_SPAWNING=str(len(FAULTS)),
         PLUGINS__ACP__INITIALIZE_TIMEOUT=initialize_timeout,
         PLUGINS__ACP__EOF_GRACE=GRACE,
         PLUGINS__ACP__TERM_GRACE=GRACE,
