@@ -13,10 +13,11 @@ from pathlib import Path
 
 import anyio
 
+from relaykit.clock import Clock, SystemClock
 from relaykit.session import Activity, CleanerResult, Json, Session
 from relaykit_worktree.cleaner import WorktreeCleaner
 from relaykit_worktree.git import Git
-from relaykit_worktree.settings import DISPOSABLE
+from relaykit_worktree.settings import WorktreeSettings
 from relaykit_worktree.workspace import WorktreeWorkspace
 
 IDENTITY = "[user]\n\tname = Somebody\n\temail = somebody@example.org\n"
@@ -80,12 +81,25 @@ class Bench:
     repository: Path
     projects: Mapping[str, Path] = field(default_factory=dict)
     git: Git = field(default_factory=lambda: Git(20))
-    base: str = "HEAD"
+    settings: WorktreeSettings = field(default_factory=WorktreeSettings)
+    clock: Clock = field(default_factory=SystemClock)
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     recorded: dict[str, Json] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
 
     def workspace(self) -> WorktreeWorkspace:
         """Make the workspace."""
-        return WorktreeWorkspace(self.projects or {"shop": self.repository}, git=self.git, base=self.base)
+        return WorktreeWorkspace(
+            self.projects or {"shop": self.repository},
+            git=self.git,
+            settings=self.settings,
+            state_dir=self.repository.parent / "state",
+            environ=self.environ,
+        )
+
+    def cleaner(self) -> WorktreeCleaner:
+        """Make the cleaner."""
+        return WorktreeCleaner(git=self.git, settings=self.settings, clock=self.clock)
 
     async def prepare(self, session: Session) -> Path:
         """Prepare a worktree, and keep what was recorded."""
@@ -93,18 +107,19 @@ class Bench:
         async def record(facts: Json) -> None:
             self.recorded[session.id] = facts
 
-        return await self.workspace().prepare(session, record)
+        async def say(text: str) -> None:
+            self.said.append(text)
+
+        return await self.workspace().prepare(session, record, say)
 
     def with_resources(self, session: Session) -> Session:
         """Return the session as the store would give it back."""
         facts = self.recorded.get(session.id)
         return session if facts is None else replace(session, resources={"worktree": facts})
 
-    async def clean(self, session: Session, *, disposable: tuple[str, ...] = DISPOSABLE) -> CleanerResult:
+    async def clean(self, session: Session) -> CleanerResult:
         """Clean from what was recorded alone."""
-        return await WorktreeCleaner(git=self.git, disposable=disposable).clean(
-            self.with_resources(session), None
-        )
+        return await self.cleaner().clean(self.with_resources(session), None)
 
 
 @asynccontextmanager

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from anyio import to_thread
 
 from relaykit.errors import NotARepository, WorkspaceError
-from relaykit_worktree.git import Git, GitError
+from relaykit_worktree.errors import GitError
+from relaykit_worktree.git import Git
 
 DIRECTORY = ".relaykit"
 """The directory in a repository's top level that is relaykit's own."""
@@ -58,28 +60,44 @@ class Checkout:
     path: Path
     git_dir: Path
 
-    async def run(self, *arguments: str) -> str:
+    async def run(
+        self, *arguments: str, stdin: bytes = b"", environment: Mapping[str, str] | None = None
+    ) -> str:
         """Run git on this worktree and return its standard output.
 
         :raises GitError: as `Git.run`.
         """
         return await self.git.run(
-            self.path, f"--git-dir={self.git_dir}", f"--work-tree={self.path}", *arguments
+            self.path,
+            *(f"--git-dir={self.git_dir}", f"--work-tree={self.path}", *arguments),
+            stdin=stdin,
+            environment=environment,
         )
 
 
-async def open_checkout(git: Git, path: Path) -> Checkout:
-    """Return the worktree whose root is `path`.
+async def open_checkout(git: Git, path: Path, common_dir: Path) -> Checkout:
+    """Return the worktree of the repository whose root is `path`.
 
+    :param common_dir: git's own directory of the repository.
     :raises WorkspaceError: it is none.
     """
-    top_level = await git.run(path, "rev-parse", "--path-format=absolute", "--show-toplevel")
-    if Path(top_level.removesuffix("\n")) != path:
-        raise WorkspaceError(
-            f"{str(path)!r} is no worktree any more: its `.git` is missing or leads elsewhere"
-        )
-    git_dir = await git.run(path, "rev-parse", "--absolute-git-dir")
-    return Checkout(git, path, Path(git_dir.removesuffix("\n")))
+    return Checkout(git, path, await to_thread.run_sync(_git_dir, path, common_dir))
+
+
+def _git_dir(path: Path, common_dir: Path) -> Path:
+    """Return git's own directory for a worktree, if the two name each other: see gitrepository-layout(5)."""
+    link = path / ".git"
+    try:
+        named = None if link.is_symlink() else link.read_bytes()
+        if named is not None and named.startswith(b"gitdir: "):
+            git_dir = path / os.fsdecode(named.removeprefix(b"gitdir: ").rstrip(b"\n"))
+            git_dir = Path(os.path.normpath(git_dir))
+            back = git_dir / os.fsdecode((git_dir / "gitdir").read_bytes().rstrip(b"\n"))
+            if git_dir.parent == common_dir / "worktrees" and Path(os.path.normpath(back)) == link:
+                return git_dir
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        pass
+    raise WorkspaceError(f"{str(path)!r} is no worktree any more: its `.git` is missing or leads elsewhere")
 
 
 async def find_repository(git: Git, project: Path) -> Repository:
@@ -88,25 +106,25 @@ async def find_repository(git: Git, project: Path) -> Repository:
     :raises NotARepository: there is none.
     :raises WorkspaceError: it is bare, or git refuses to look at it.
     """
+    asked = ("--path-format=absolute", "--git-common-dir", "--show-toplevel", "--show-prefix")
     try:
-        inside = await git.run(project, "rev-parse", "--is-inside-work-tree")
+        told = await git.run(project, "rev-parse", "--is-inside-work-tree", *asked)
     except GitError as error:
         if "not a git repository" in error.stderr:
             raise NotARepository(str(project)) from error
+        if "must be run in a work tree" in error.stderr:
+            raise WorkspaceError(
+                f"{str(project)!r} is a bare repository or git's own directory, not a checkout: "
+                "set the project's `path` to a checkout of it (`git worktree add` makes one)"
+            ) from error
         raise
-    if inside.strip() != "true":
-        raise WorkspaceError(
-            f"{str(project)!r} is a bare repository or git's own directory, not a checkout: "
-            "set the project's `path` to a checkout of it (`git worktree add` makes one)"
-        )
-    common_dir = await git.run(project, "rev-parse", "--path-format=absolute", "--git-common-dir")
-    top_level = await git.run(project, "rev-parse", "--path-format=absolute", "--show-toplevel")
-    prefix = await git.run(project, "rev-parse", "--show-prefix")
-    return Repository(
-        common_dir=Path(common_dir.removesuffix("\n")),
-        top_level=Path(top_level.removesuffix("\n")),
-        prefix=Path(prefix.removesuffix("\n")),
-    )
+    answers = told.split("\n")
+    if len(answers) != len(asked) + 1:  # a path holds a newline: each is asked for alone
+        answers = ["true"] + [
+            (await git.run(project, "rev-parse", asked[0], each)).removesuffix("\n") for each in asked[1:]
+        ]
+    _, common_dir, top_level, prefix, *_ = answers
+    return Repository(common_dir=Path(common_dir), top_level=Path(top_level), prefix=Path(prefix))
 
 
 async def list_worktrees(git: Git, directory: Path) -> list[ListedWorktree]:

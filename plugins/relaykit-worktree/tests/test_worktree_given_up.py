@@ -32,7 +32,7 @@ def reason_of_a_dead_process() -> str:
     """Return the lock of a maker that is no more: written by a process of its own."""
     code = (
         "from relaykit_worktree.facts import unfinished; from support.worktrees import make_session; "
-        "print(unfinished(make_session('dead')))"
+        "print(unfinished('dead'))"
     )
     environment = {"PYTHONPATH": str(Path(__file__).parents[3] / "tests")}
     done = subprocess.run(
@@ -60,7 +60,7 @@ async def test_an_empty_directory_is_not_in_the_way(bench: Bench) -> None:
 
 async def test_a_worktree_that_is_being_made_is_left_alone(bench: Bench) -> None:
     path = await bench.prepare(make_session("busy"))
-    git(bench.repository, "worktree", "lock", "--reason", unfinished(make_session("busy")), str(path))
+    git(bench.repository, "worktree", "lock", "--reason", unfinished("busy"), str(path))
     (path / "code.py").unlink()
     with pytest.raises(WorkspaceError, match="is locked"):
         await bench.prepare(make_session("next"))

@@ -170,7 +170,7 @@ def _locked(path: Path) -> None:
 
 
 def _locked_by_the_making_of_another_session(path: Path) -> None:
-    git(path, "worktree", "lock", "--reason", unfinished(make_session("other")), str(path))
+    git(path, "worktree", "lock", "--reason", unfinished("other"), str(path))
 
 
 def _nested_repository(path: Path) -> None:
@@ -266,7 +266,7 @@ KEPT: Mapping[Callable[[Path], None], str] = {
     _branch_checked_out_twice: "its branch is checked out in",
     _broken_index: "index file",
     _lost_git_file: "`.git` is missing or leads elsewhere",
-    _git_file_that_leads_to_the_main_repository: "it is not held by this session",
+    _git_file_that_leads_to_the_main_repository: "`.git` is missing or leads elsewhere",
     _claim_of_another_session: "not held by this session, but by other",
     _unreadable_claim: "cannot be read",
 }

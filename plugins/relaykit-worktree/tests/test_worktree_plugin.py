@@ -16,8 +16,8 @@ from relaykit.meter import NoMeter
 from relaykit.session import Phase
 from relaykit_worktree import WorktreePlugin
 from relaykit_worktree.cleaner import WorktreeCleaner
+from relaykit_worktree.errors import GitError
 from relaykit_worktree.facts import Facts
-from relaykit_worktree.git import GitError
 from relaykit_worktree.processes import processes_in
 from relaykit_worktree.repository import parse_worktrees
 from relaykit_worktree.settings import WorktreeSettings
