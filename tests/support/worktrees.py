@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -86,6 +86,7 @@ class Bench:
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     recorded: dict[str, Json] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
+    heard: Callable[[str], None] = lambda _text: None
 
     def workspace(self) -> WorktreeWorkspace:
         """Make the workspace."""
@@ -109,6 +110,7 @@ class Bench:
 
         async def say(text: str) -> None:
             self.said.append(text)
+            self.heard(text)
 
         return await self.workspace().prepare(session, record, say)
 

@@ -24,20 +24,26 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _CHUNK = 1 << 20
 
 
-async def include(git: Git, project: Path, worktree: Path) -> str:
+async def include(git: Git, common_dir: Path, project: Path, worktree: Path) -> str:
     """Copy into `worktree` what the project's ``.worktreeinclude`` names and git ignores; say what was copied.
 
     The file has the syntax of ``.gitignore``. Links are copied as links; neither one in the project nor one in the
     worktree is followed. What is in the worktree already stays. Cancelled, it stops after the file that it is at.
 
+    :param common_dir: git's own directory of the repository that the project is in.
     :param worktree: the directory that stands for the project in the worktree.
     :return: a line for people; empty if nothing was named.
     :raises WorkspaceError: git fails, or a file cannot be read or written.
     """
     if not await to_thread.run_sync((project / FILE).is_file):
         return ""
+    # The patterns are relative to the project, and git takes those of such a file from the top: so the project is
+    # that, for once; with an index of its own, which has nothing.
     named = await git.run(
-        project, "ls-files", "-z", "--others", "--ignored", f"--exclude-from={project / FILE}"
+        project,
+        *(f"--git-dir={common_dir}", f"--work-tree={project}"),
+        *("ls-files", "-z", "--others", "--ignored", f"--exclude-from={project / FILE}"),
+        environment={"GIT_INDEX_FILE": str(common_dir / "relaykit-no-index")},
     )
     if not named:
         return f"{FILE}: it names no file that is there"

@@ -134,7 +134,7 @@ class WorktreeWorkspace:
         await checkout.run("read-tree", "--reset", "-u", "--no-recurse-submodules", "HEAD")
         directory = await to_thread.run_sync(_working_directory, checkout.path, repository.prefix)
         project = repository.top_level / repository.prefix
-        if included := await include(self._git, project, directory):
+        if included := await include(self._git, repository.common_dir, project, directory):
             await say(included + "\n")
         await self._setup.run(directory, session, project, say)
         return directory
