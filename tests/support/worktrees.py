@@ -124,6 +124,20 @@ class Bench:
         return await self.cleaner().clean(self.with_resources(session), None)
 
 
+def git_dir_of(path: Path) -> Path:
+    """Return git's own directory for a worktree."""
+    return Path(git(path, "rev-parse", "--absolute-git-dir").removesuffix("\n"))
+
+
+def reason_of_a_dead_process(session_id: str = "dead") -> str:
+    """Return the lock of a maker that is no more: written by a process of its own."""
+    code = f"from relaykit_worktree.facts import unfinished; print(unfinished({session_id!r}))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
+    )
+    return done.stdout.strip()
+
+
 @asynccontextmanager
 async def process_in(directory: Path) -> AsyncIterator[int]:
     """Run a process whose working directory this is, and give its id."""

@@ -10,7 +10,7 @@ from relaykit.hooks import hookimpl
 
 if TYPE_CHECKING:
     from relaykit.agent import Workspace
-    from relaykit.hooks.registration import Check, PluginContext
+    from relaykit.hooks.registration import Check, Command, PluginContext
     from relaykit.session import Cleaner
     from relaykit_worktree.git import Git
     from relaykit_worktree.settings import WorktreeSettings
@@ -53,6 +53,13 @@ class WorktreePlugin:
 
         settings = _settings(context)
         return [WorktreeCleaner(git=self._shared_git(settings), settings=settings, clock=context.clock)]
+
+    @hookimpl
+    def relaykit_register_commands(self) -> Sequence[Command]:
+        """Add ``worktrees``."""
+        from relaykit_worktree.commands.worktrees import WORKTREES
+
+        return [WORKTREES]
 
     @hookimpl
     def relaykit_register_checks(self, context: PluginContext) -> Sequence[Check]:

@@ -113,7 +113,7 @@ def _read(ref: str, commit: str, parents: str, message: str) -> Parked:
                 trailers[name] = _meant(value)
         except ValueError as error:
             raise WorkspaceError(f"{ref} is none of relaykit's: {line!r}") from error
-    head, *more = parents.split()
+    head, *more = parents.split() or [""]
     try:
         expires = trailers.get("expires")
         return Parked(

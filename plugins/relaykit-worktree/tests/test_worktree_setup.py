@@ -122,7 +122,7 @@ async def test_what_it_leaves_behind_is_ended_and_holds_up_nothing(bench: Bench)
         path = await bench.prepare(make_session())
     assert "".join(bench.said[1:]) == "done\n"
     with anyio.fail_after(5):
-        while await processes_in(path):  # killed it is; who reaps it is not ours
+        while await processes_in(path):  # noqa: ASYNC110 -- killed it is; when it is reaped nobody tells
             await anyio.sleep(0.01)
 
 
