@@ -23,6 +23,8 @@ from relaykit_worktree.workspace import WorktreeWorkspace
 IDENTITY = "[user]\n\tname = Somebody\n\temail = somebody@example.org\n"
 """A configuration for GIT_CONFIG_GLOBAL, so that tests pass where nobody told git who they are."""
 
+_MAY_STAY = {".git/worktrees", ".git/refs/heads/relaykit", ".git/logs/refs/heads/relaykit"}
+
 _WHEN = datetime(2025, 1, 1, tzinfo=UTC)
 
 
@@ -159,7 +161,7 @@ def everything(repository: Path) -> tuple[str, str, list[str]]:
         str(path.relative_to(repository))
         for path in repository.rglob("*")
         if not str(path.relative_to(repository)).startswith((".git/objects/", ".git/info/exclude"))
-        # An index.lock or a reflog's directory would show; the empty directory of all worktrees may stay or go.
-        and str(path.relative_to(repository)) not in {".git/worktrees", ".git/logs/refs/heads/relaykit"}
+        # An index.lock would show; empty directories of git's may stay or go.
+        and str(path.relative_to(repository)) not in _MAY_STAY
     )
     return git(repository, "worktree", "list", "--porcelain"), git(repository, "for-each-ref"), paths

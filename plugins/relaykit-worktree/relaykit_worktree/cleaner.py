@@ -14,6 +14,7 @@ from relaykit.clock import Clock
 from relaykit.errors import WorkspaceError
 from relaykit.session import CleanerResult, Handle, Outcome, Phase, Session
 from relaykit_worktree import removal
+from relaykit_worktree.errors import os_failed
 from relaykit_worktree.facts import Facts, read_claim, read_maker
 from relaykit_worktree.files import expand
 from relaykit_worktree.git import Git
@@ -53,8 +54,10 @@ class WorktreeCleaner:
                 return await self._without_repository(facts)
             async with self._git.turn(facts.repository):
                 reasons, parked = await self._remove(session, facts)
-        except (WorkspaceError, OSError) as error:
+        except WorkspaceError as error:
             reasons, parked = [str(error)], None
+        except OSError as error:
+            reasons, parked = [str(os_failed("what is in it cannot be read, or be parked", error))], None
         where_it_is = f"; what was in it is in {parked.ref}" if parked is not None else ""
         if reasons:
             return CleanerResult(self.name, Outcome.KEPT, f"kept {where}: {'; '.join(reasons)}{where_it_is}")

@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 
 from relaykit.errors import WorkspaceError
@@ -24,6 +25,7 @@ from relaykit.errors import WorkspaceError
 _CONTENTION = re.compile(
     r"unable to create '.*\.lock': file exists"
     r"|could not lock config file .*: file exists"
+    r"|could not lock config file [^:]*\Z"  # of a section that is to be removed git does not say why
     # Whoever reads the list of worktrees may meet one that another git is just adding or removing.
     r"|failed to read worktrees/.*/commondir",
     re.IGNORECASE | re.DOTALL,
@@ -66,7 +68,8 @@ def git_failed(directory: str, arguments: tuple[str, ...], exit_code: int, stder
     """Return the error of a git command that failed."""
     said = stderr.lower()
     kind, hint = GitError, ""
-    if any(words in said for words in _FULL):
+    # Of a ref's lock git says that it "couldn't write" it, and not why.
+    if any(words in said for words in _FULL) or ("write" in said and _is_full(directory)):
         kind, hint = DiskFull, "the disk is full: make room; "
     elif any(words in said for words in _READ_ONLY):
         kind, hint = (
@@ -79,6 +82,14 @@ def git_failed(directory: str, arguments: tuple[str, ...], exit_code: int, stder
         exit_code=exit_code,
         stderr=stderr,
     )
+
+
+def _is_full(directory: str) -> bool:
+    try:
+        free = os.statvfs(directory)
+    except OSError:
+        return False
+    return free.f_bavail == 0 or (free.f_files > 0 and free.f_favail == 0)
 
 
 class RepositoryBusy(WorkspaceError):
