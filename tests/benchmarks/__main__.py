@@ -24,6 +24,7 @@ from memory import measure_memory
 from messages import measure_messages
 from sessions import measure_sessions
 from storage import measure_storage
+from worktrees import measure_worktrees
 
 BENCHMARKS = {
     "life": measure_life,
@@ -35,6 +36,7 @@ BENCHMARKS = {
     "durable": measure_durable,
     "storage": measure_storage,
     "attach": measure_attach,
+    "worktrees": measure_worktrees,
 }
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import anyio
 
+from relaykit.agent import Record
 from relaykit.clock import Clock, SystemClock
 from relaykit.session import Activity, CleanerResult, Json, Session
 from relaykit_worktree.cleaner import WorktreeCleaner
@@ -105,16 +106,21 @@ class Bench:
         return WorktreeCleaner(git=self.git, settings=self.settings, clock=self.clock)
 
     async def prepare(self, session: Session) -> Path:
-        """Prepare a worktree, and keep what was recorded."""
+        """Prepare a worktree, and keep what was recorded and said."""
+        return await self.workspace().prepare(session, self.recorder(session), self.say)
+
+    def recorder(self, session: Session) -> Record:
+        """Return what keeps what is recorded of a session."""
 
         async def record(facts: Json) -> None:
             self.recorded[session.id] = facts
 
-        async def say(text: str) -> None:
-            self.said.append(text)
-            self.heard(text)
+        return record
 
-        return await self.workspace().prepare(session, record, say)
+    async def say(self, text: str) -> None:
+        """Keep what is said."""
+        self.said.append(text)
+        self.heard(text)
 
     def with_resources(self, session: Session) -> Session:
         """Return the session as the store would give it back."""

@@ -11,9 +11,9 @@ from relaykit.errors import WorkspaceError
 from relaykit.hooks.registration import Check, Finding, Surroundings, Verdict
 from relaykit_worktree.facts import read_claim
 from relaykit_worktree.git import Git
+from relaykit_worktree.records import ListedWorktree
 from relaykit_worktree.repository import (
     DIRECTORY,
-    ListedWorktree,
     find_repository,
     list_worktrees,
     open_checkout,

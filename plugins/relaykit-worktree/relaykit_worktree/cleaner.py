@@ -21,7 +21,8 @@ from relaykit_worktree.git import Git
 from relaykit_worktree.inspection import Findings, inspect
 from relaykit_worktree.parked import Parked
 from relaykit_worktree.parking import park
-from relaykit_worktree.repository import Checkout, ListedWorktree, list_worktrees, open_checkout
+from relaykit_worktree.records import ListedWorktree
+from relaykit_worktree.repository import Checkout, list_worktrees, open_checkout
 from relaykit_worktree.settings import OnDirty, WorktreeSettings
 
 

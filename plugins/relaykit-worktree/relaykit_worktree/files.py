@@ -7,11 +7,13 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path, PurePath
 
 from anyio import to_thread
 
 from relaykit.errors import WorkspaceError
+from relaykit_worktree.git import together
 from relaykit_worktree.repository import Checkout
 
 _CHUNK = 1 << 20
@@ -52,14 +54,15 @@ async def look_at_files(checkout: Checkout, top_level: Path | None, disposable: 
     :raises WorkspaceError: git fails, or says something that is not understood.
     :raises OSError: a directory cannot be read.
     """
-    files = _parse(
-        await checkout.run(
+    status, listing = await together(
+        partial(
+            checkout.run,
             *("status", "--porcelain=v2", "-z", "--no-renames", "--ignore-submodules=none"),
             *("--untracked-files=all", "--ignored=matching"),
         ),
-        disposable,
+        partial(checkout.run, "ls-files", "-v", "--stage", "-z"),
     )
-    listing = await checkout.run("ls-files", "-v", "--stage", "-z")
+    files = _parse(status, disposable)
     await to_thread.run_sync(_look_further, files, listing, checkout, top_level)
     return files
 

@@ -7,11 +7,12 @@ import fcntl
 import os
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio
 from anyio import to_thread
@@ -182,6 +183,25 @@ class Git:
                 raise failure
             await anyio.sleep(pause)
             pause = min(pause * 2, 0.5)
+
+
+async def together(*calls: Callable[[], Awaitable[Any]]) -> Sequence[Any]:
+    """Ask several things at once, and return all answers; where some fail, the first failure is raised, as it is."""
+    answers: list[Any] = [None] * len(calls)
+    failures: list[Exception] = []
+
+    async def ask(number: int, call: Callable[[], Awaitable[Any]]) -> None:
+        try:
+            answers[number] = await call()
+        except Exception as error:  # noqa: BLE001 -- raised below
+            failures.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        for number, call in enumerate(calls):
+            tasks.start_soon(ask, number, call)
+    if failures:
+        raise failures[0]
+    return answers
 
 
 @asynccontextmanager

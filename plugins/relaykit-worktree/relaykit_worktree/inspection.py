@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from anyio import to_thread
@@ -13,9 +14,10 @@ from anyio import to_thread
 from relaykit.errors import WorkspaceError
 from relaykit_worktree.facts import Facts
 from relaykit_worktree.files import Files, look_at_files
-from relaykit_worktree.git import Git
+from relaykit_worktree.git import Git, together
 from relaykit_worktree.processes import processes_in
-from relaykit_worktree.repository import Checkout, ListedWorktree, branch_tip
+from relaykit_worktree.records import ListedWorktree, Unreadable, has_own_refs, points_there
+from relaykit_worktree.repository import Checkout, branch_tip
 
 _OPERATIONS = {
     "rebase-merge": "a rebase",
@@ -76,15 +78,20 @@ async def inspect(
             f"it is on {listed.branch.removeprefix('refs/heads/')}, not on {facts.short_branch()}"
         )
     obstacles += await to_thread.run_sync(_unfinished_operations, checkout.git_dir)
-    _weigh(findings, await look_at_files(checkout, facts.top_level(), disposable))
-    if (
-        await checkout.run("for-each-ref", "--count=1", "refs/worktree", "refs/bisect", "refs/rewritten")
-    ).strip():
+    files, own_refs, branch = await together(
+        partial(look_at_files, checkout, facts.top_level(), disposable),
+        partial(_has_own_refs, checkout, Path(facts.repository)),
+        partial(inspect_branch, checkout.git, facts, worktrees),
+    )
+    _weigh(findings, files)
+    if own_refs:
         obstacles.append("it has references of its own, which go with it")
-    processes = await processes_in(path)
+    processes = await processes_in(path)  # after them: our own gits work in it too
     if processes:
         obstacles.append(f"in use by process {_some([str(pid) for pid in processes])}")
-    await inspect_branch(checkout.git, facts, worktrees, findings)
+    obstacles += branch.obstacles
+    findings.work += branch.work
+    findings.tip = branch.tip
     if findings.tip is None:
         obstacles.append(f"its branch {facts.short_branch()} is gone")
     return findings
@@ -124,10 +131,8 @@ def _told(kinds: Mapping[str, Sequence[str]]) -> list[str]:
     return [f"{_number(len(names), kind)}: {_some(names)}" for kind, names in kinds.items() if names]
 
 
-async def inspect_branch(
-    git: Git, facts: Facts, worktrees: Sequence[ListedWorktree], findings: Findings
-) -> None:
-    """Add all that speaks against deleting the role's branch, if there is one.
+async def inspect_branch(git: Git, facts: Facts, worktrees: Sequence[ListedWorktree]) -> Findings:
+    """Return all that speaks against deleting the role's branch, if there is one.
 
     A commit is safe when another ref holds it: a branch, a tag, a remote's branch, the stash …, not a HEAD, and
     not something parked, which may go one day. But where the role's new branch is still at its base, and that was
@@ -135,9 +140,10 @@ async def inspect_branch(
 
     :raises WorkspaceError: it cannot be told.
     """
-    findings.tip = tip = await branch_tip(git, Path(facts.repository), facts.branch)
+    tip = await branch_tip(git, Path(facts.repository), facts.branch)
+    findings = Findings(tip=tip)
     if tip is None:
-        return
+        return findings
     others = [worktree for worktree in worktrees if str(worktree.path) != facts.path]
     findings.obstacles += [
         f"its branch is checked out in {str(other.path)!r}"
@@ -146,17 +152,39 @@ async def inspect_branch(
     ]
     if await to_thread.run_sync(_is_rebased, Path(facts.repository), facts.branch):
         findings.obstacles.append("its branch is being rebased in another checkout")
+    count = await _count_own(git, facts, tip, others)
+    if count:
+        findings.work.append(f"{_number(count, 'commit')} that no other ref holds")
+    return findings
+
+
+async def _count_own(git: Git, facts: Facts, tip: str, others: Sequence[ListedWorktree]) -> int:
+    """Return how many commits of the branch no other ref holds."""
+    repository = Path(facts.repository)
+
+    def does_not_count(name: str) -> bool:
+        return name == facts.branch or name.startswith("refs/relaykit/")
+
+    with suppress(Unreadable):  # nearly always there is one, such as the branch from which the role's began
+        if await to_thread.run_sync(partial(points_there, repository, tip, but=does_not_count)):
+            return 0
     # Not `--all`: that counts every worktree's HEAD, this one's too, and finds each commit held.
     excluded = (f"--exclude={facts.branch}", "--exclude=refs/relaykit/*")
     arguments = ["rev-list", "--count", tip, "--not", *excluded, "--glob=refs/*"]
     if tip == facts.base and not facts.branch_existed:
         arguments += [other.head for other in others if other.head is not None]
-    answer = (await git.run(facts.repository, *arguments)).strip()
+    answer = (await git.run(repository, *arguments)).strip()
     if not answer.isdecimal():
         raise WorkspaceError(f"git counted {answer!r} commits of {facts.short_branch()}")
-    count = int(answer)
-    if count:
-        findings.work.append(f"{_number(count, 'commit')} that no other ref holds")
+    return int(answer)
+
+
+async def _has_own_refs(checkout: Checkout, common_dir: Path) -> bool:
+    try:
+        return await to_thread.run_sync(has_own_refs, common_dir, checkout.git_dir)
+    except Unreadable:
+        namespaces = ("refs/worktree", "refs/bisect", "refs/rewritten")
+        return bool((await checkout.run("for-each-ref", "--count=1", *namespaces)).strip())
 
 
 def _is_rebased(common_dir: Path, branch: str) -> bool:

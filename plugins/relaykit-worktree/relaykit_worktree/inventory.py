@@ -15,18 +15,12 @@ from relaykit.errors import NotARepository, WorkspaceError
 from relaykit_worktree.errors import GitError
 from relaykit_worktree.facts import CLAIM, Claim, Facts, read_claim, read_maker
 from relaykit_worktree.git import Git
-from relaykit_worktree.inspection import Findings, inspect, inspect_branch
+from relaykit_worktree.inspection import inspect, inspect_branch
 from relaykit_worktree.parked import Parked, list_parked
 from relaykit_worktree.processes import is_gone
+from relaykit_worktree.records import ListedWorktree
 from relaykit_worktree.removal import is_missing
-from relaykit_worktree.repository import (
-    DIRECTORY,
-    ListedWorktree,
-    Repository,
-    find_repository,
-    list_worktrees,
-    open_checkout,
-)
+from relaykit_worktree.repository import DIRECTORY, Repository, find_repository, list_worktrees, open_checkout
 
 _BRANCHES = "refs/heads/relaykit/"
 _SIGNS_OF_LIFE = (CLAIM, "HEAD", "index", "locked", "logs/HEAD")
@@ -254,9 +248,8 @@ class Inventory:
 
     async def _inspected(self, item: Item, listed: ListedWorktree, listing: Sequence[ListedWorktree]) -> Item:
         path = listed.path
-        findings = Findings()
         if await to_thread.run_sync(is_missing, path):
-            await inspect_branch(self._git, item.facts(listed.head or ""), listing, findings)
+            findings = await inspect_branch(self._git, item.facts(listed.head or ""), listing)
             why = "; ".join([*findings.obstacles, *findings.work])
             locked = listed.locked is not None
             return replace(

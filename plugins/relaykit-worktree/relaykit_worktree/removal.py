@@ -15,7 +15,8 @@ from relaykit_worktree.errors import GitError
 from relaykit_worktree.facts import Facts, read_maker
 from relaykit_worktree.git import Git
 from relaykit_worktree.inspection import Findings, inspect_branch
-from relaykit_worktree.repository import DIRECTORY, ListedWorktree, branch_tip, list_worktrees
+from relaykit_worktree.records import ListedWorktree
+from relaykit_worktree.repository import DIRECTORY, branch_tip, list_worktrees
 
 
 async def discard_unfinished(git: Git, facts: Facts, session_id: str, *, branch: bool) -> None:
@@ -78,11 +79,10 @@ async def remove_missing(git: Git, facts: Facts, listed: ListedWorktree | None) 
         await to_thread.run_sync(_remove_empty, Path(facts.path))
         if listed is not None:
             await remove_entry(git, facts)
-        findings = Findings()
         try:
-            await inspect_branch(git, facts, await list_worktrees(git, Path(facts.repository)), findings)
+            findings = await inspect_branch(git, facts, await list_worktrees(git, Path(facts.repository)))
         except WorkspaceError as error:
-            findings.obstacles.append(str(error))
+            findings = Findings(obstacles=[str(error)])
         reasons += await _remove_rest(git, facts, findings.tip, [*findings.obstacles, *findings.work])
     return reasons
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from anyio import to_thread
 from relaykit.errors import NotARepository, WorkspaceError
 from relaykit_worktree.errors import GitError
 from relaykit_worktree.git import Git
+from relaykit_worktree.records import ListedWorktree, Unreadable, read_head, read_ref, read_worktrees
 
 DIRECTORY = ".relaykit"
 """The directory in a repository's top level that is relaykit's own."""
@@ -23,29 +25,15 @@ class Repository:
     """The repository around a project.
 
     :param common_dir: git's own directory, the one that all worktrees share; it names the repository.
+    :param git_dir: git's own directory of the checkout that the project is in.
     :param top_level: the root of the checkout that the project is in.
     :param prefix: the project's directory, relative to `top_level`.
     """
 
     common_dir: Path
+    git_dir: Path
     top_level: Path
     prefix: Path
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListedWorktree:
-    """One entry of ``git worktree list``.
-
-    :param branch: the full name, as ``refs/heads/main``; None when HEAD is detached.
-    :param locked: why, possibly empty; None when it is not locked.
-    :param prunable: why, possibly empty; None when it is whole.
-    """
-
-    path: Path
-    head: str | None = None
-    branch: str | None = None
-    locked: str | None = None
-    prunable: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +94,7 @@ async def find_repository(git: Git, project: Path) -> Repository:
     :raises NotARepository: there is none.
     :raises WorkspaceError: it is bare, or git refuses to look at it.
     """
-    asked = ("--path-format=absolute", "--git-common-dir", "--show-toplevel", "--show-prefix")
+    asked = ("--path-format=absolute", "--git-common-dir", "--git-dir", "--show-toplevel", "--show-prefix")
     try:
         told = await git.run(project, "rev-parse", "--is-inside-work-tree", *asked)
     except GitError as error:
@@ -123,12 +111,60 @@ async def find_repository(git: Git, project: Path) -> Repository:
         answers = ["true"] + [
             (await git.run(project, "rev-parse", asked[0], each)).removesuffix("\n") for each in asked[1:]
         ]
-    _, common_dir, top_level, prefix, *_ = answers
-    return Repository(common_dir=Path(common_dir), top_level=Path(top_level), prefix=Path(prefix))
+    _, common_dir, git_dir, top_level, prefix, *_ = answers
+    return Repository(
+        common_dir=Path(common_dir), git_dir=Path(git_dir), top_level=Path(top_level), prefix=Path(prefix)
+    )
+
+
+class Repositories:
+    """The repositories of projects: git is asked once for each, and again when what it said may be so no longer."""
+
+    def __init__(self, git: Git) -> None:
+        self._git = git
+        self._known: dict[Path, tuple[Repository, object]] = {}
+
+    async def find(self, project: Path) -> Repository:
+        """Return the repository that holds the directory `project`.
+
+        :raises WorkspaceError: as `find_repository`.
+        """
+        known = self._known.get(project)
+        if known is not None and await to_thread.run_sync(_signature, project, known[0]) == known[1]:
+            return known[0]
+        repository = await find_repository(self._git, project)
+        signature = await to_thread.run_sync(_signature, project, repository)
+        if signature is not None:
+            self._known[project] = (repository, signature)
+        return repository
+
+
+def _signature(project: Path, repository: Repository) -> object:
+    """Return what stays as it is while a project is in the same repository; None if that cannot be told."""
+    try:
+        links = [repository.top_level / ".git", repository.git_dir, repository.common_dir / "config"]
+        stats = [each.stat() for each in links]
+        directory = repository.top_level / repository.prefix
+        if project.resolve() != directory.resolve():
+            return None
+        while directory != repository.top_level:  # a repository of its own may have been made between
+            if os.path.lexists(directory / ".git"):
+                return None
+            directory = directory.parent
+    except OSError:
+        return None
+    return [(each.st_dev, each.st_ino, each.st_mtime_ns if each is stats[-1] else 0) for each in stats]
 
 
 async def list_worktrees(git: Git, directory: Path) -> list[ListedWorktree]:
-    """Return every worktree of the repository, the main one first."""
+    """Return every worktree of the repository, the main one first.
+
+    :param directory: git's own directory of it.
+    """
+    try:
+        return await to_thread.run_sync(read_worktrees, directory)
+    except Unreadable:
+        pass
     return parse_worktrees(await git.run(directory, "worktree", "list", "--porcelain", "-z"))
 
 
@@ -151,7 +187,14 @@ def parse_worktrees(listing: str) -> list[ListedWorktree]:
 
 
 async def branch_tip(git: Git, directory: Path, branch: str) -> str | None:
-    """Return the id of the commit that `branch` (``refs/heads/…``) points to, or None without such a branch."""
+    """Return the id of the commit that `branch` (``refs/heads/…``) points to, or None without such a branch.
+
+    :param directory: git's own directory of the repository.
+    """
+    try:
+        return await to_thread.run_sync(read_ref, directory, branch)
+    except Unreadable:
+        pass
     listing = await git.run(directory, "for-each-ref", "--format=%(refname) %(objectname)", branch)
     for line in listing.splitlines():
         name, _, commit = line.partition(" ")
@@ -160,11 +203,19 @@ async def branch_tip(git: Git, directory: Path, branch: str) -> str | None:
     return None
 
 
-async def resolve_commit(git: Git, directory: Path, revision: str) -> str:
+async def resolve_commit(
+    git: Git, directory: Path, revision: str, repository: Repository | None = None
+) -> str:
     """Return the id of the commit that `revision` means now.
 
+    :param repository: that of the directory, where it is known.
     :raises WorkspaceError: it means none.
     """
+    if repository is not None and revision == "HEAD":
+        with suppress(Unreadable):
+            head = await to_thread.run_sync(read_head, repository.common_dir, repository.git_dir)
+            if head is not None:
+                return head
     try:
         commit = await git.run(
             directory, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"

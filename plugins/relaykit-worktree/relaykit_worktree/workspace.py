@@ -21,14 +21,14 @@ from relaykit_worktree.including import include
 from relaykit_worktree.making import Making, check_own_directories, is_in_the_way
 from relaykit_worktree.parked import Parked, list_parked, ref_of
 from relaykit_worktree.processes import is_gone, processes_in
+from relaykit_worktree.records import ListedWorktree
 from relaykit_worktree.repository import (
     DIRECTORY,
     Checkout,
-    ListedWorktree,
+    Repositories,
     Repository,
     branch_tip,
     exclude,
-    find_repository,
     list_worktrees,
     open_checkout,
     resolve_commit,
@@ -71,6 +71,7 @@ class WorktreeWorkspace:
     ) -> None:
         self._projects = projects
         self._git = git
+        self._repositories = Repositories(git)
         self._settings = settings
         self._state_dir = state_dir
         self._setup = SetupCommand(settings, environ)
@@ -93,7 +94,7 @@ class WorktreeWorkspace:
         if not await anyio.Path(project).is_dir():
             raise WorkspaceError(f"the directory {str(project)!r} of project {session.project!r} is missing")
         git = self._git
-        repository = await find_repository(git, project)
+        repository = await self._repositories.find(project)
         if self._settings.fetch and not await branch_tip(git, repository.common_dir, _branch(name)):
             await fetch_base(git, repository.common_dir, self._settings.base)
         claim = await to_thread.run_sync(claim_of, session, self._state_dir)
@@ -156,7 +157,7 @@ class WorktreeWorkspace:
             repository=str(repository.common_dir),
             path=str(path),
             branch=branch,
-            base=tip or (parked.head if parked else await self._base(session)),
+            base=tip or (parked.head if parked else await self._base(session, repository)),
             branch_existed=tip is not None,
             adopted=False,
         )
@@ -178,14 +179,17 @@ class WorktreeWorkspace:
             )
         return _Plan(facts, parked)
 
-    async def _base(self, session: Session) -> str:
-        return await resolve_commit(self._git, self._projects[session.project], self._settings.base)
+    async def _base(self, session: Session, repository: Repository) -> str:
+        project = self._projects[session.project]
+        return await resolve_commit(self._git, project, self._settings.base, repository)
 
     async def _parked(self, session: Session, repository: Repository, tip: str | None) -> Parked | None:
         """Return what is parked of this very session, if the role's branch is still where it was, or gone."""
         try:
             ref = ref_of(session.id)
         except WorkspaceError:  # then nothing was
+            return None
+        if await branch_tip(self._git, repository.common_dir, ref) is None:
             return None
         found = await list_parked(self._git, repository.common_dir, ref)
         return next((each for each in found if tip in {None, each.head}), None)

@@ -231,7 +231,7 @@ async def test_any_git_command_that_fails_stops_it(bench: Bench) -> None:
             assert "it failed" in str(error)  # noqa: PT017 -- a loop of them
             assert everything(bench.repository) == before
             refused += 1
-    assert refused > 10
+    assert refused >= 6
     assert len(found) == 2
 
 

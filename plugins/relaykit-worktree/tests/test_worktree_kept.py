@@ -281,7 +281,15 @@ def _contents(path: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("make", KEPT, ids=lambda make: make.__name__.strip("_"))
+SLICE = [_staged, _own_commits, _merge, _locked, _nested_repository_in_a_disposable_directory, _broken_index]
+"""What is looked for in each of the ways that there are: for the loop on which not all of them are tried."""
+
+
+@pytest.mark.parametrize(
+    ("anyio_backend", "make"),
+    [*(("asyncio", make) for make in KEPT), *(("trio", make) for make in SLICE)],
+    ids=lambda value: value if isinstance(value, str) else value.__name__.strip("_"),
+)
 async def test_what_would_be_lost_is_kept(bench: Bench, make: Callable[[Path], None]) -> None:
     path = await bench.prepare(make_session())
     make(path)
