@@ -106,8 +106,8 @@ class Checks:
         return Finding(
             verdict=Verdict.WARNING,
             what=f"{what} was kept, and its session is gone",
-            fix=f"a session of the same role takes it up; or `git worktree remove {listed.path}`, which refuses to "
-            "lose changes",
+            fix="a session of the same role takes it up; `relaykit worktrees list` says what is in it, and `gc` "
+            "removes it if that is nothing",
         )
 
 

@@ -18,7 +18,7 @@ from relaykit_worktree.errors import os_failed
 from relaykit_worktree.facts import Facts, read_claim, read_maker
 from relaykit_worktree.files import expand
 from relaykit_worktree.git import Git
-from relaykit_worktree.inspection import Findings, inspect
+from relaykit_worktree.inspection import Findings, inspect, inspect_files
 from relaykit_worktree.parked import Parked
 from relaykit_worktree.parking import park
 from relaykit_worktree.records import ListedWorktree
@@ -107,10 +107,22 @@ class WorktreeCleaner:
         if not findings.work:
             return await removal.remove_whole(self._git, facts, findings.tip), None
         parked = await self._park(checkout, session, facts, findings)
-        try:
-            return await removal.remove_whole(self._git, facts, findings.tip), parked
-        except WorkspaceError as error:
-            return [str(error)], parked
+        reasons: list[str] = []
+        with anyio.CancelScope(shield=True):
+            try:
+                reasons += await self._late(checkout, facts)
+                if not reasons:
+                    reasons += await removal.remove_whole(self._git, facts, findings.tip)
+            except WorkspaceError as error:
+                reasons.append(str(error))
+        return reasons, parked
+
+    async def _late(self, checkout: Checkout, facts: Facts) -> list[str]:
+        """Return what has come into a worktree since it was parked: git would not mind what is ignored."""
+        findings = await inspect_files(checkout, facts, self._settings.disposable)
+        names = await to_thread.run_sync(expand, checkout.path, findings.names, self._settings.disposable)
+        late = [f"since it was parked came {', '.join(map(ascii, names))}"] if names else []
+        return [*findings.obstacles, *late]
 
     async def _park(self, checkout: Checkout, session: Session, facts: Facts, findings: Findings) -> Parked:
         at = self._clock.now()

@@ -18,7 +18,7 @@ import anyio
 from anyio import to_thread
 
 from relaykit.process import ChildProcess
-from relaykit_worktree.errors import GitError, RepositoryBusy, git_failed
+from relaykit_worktree.errors import GitError, RepositoryBusy, git_failed, os_failed
 from relaykit_worktree.processes import end_group
 
 _GRACE = 2.0  # seconds for git to remove its lock files after SIGTERM
@@ -207,7 +207,10 @@ async def together(*calls: Callable[[], Awaitable[Any]]) -> Sequence[Any]:
 @asynccontextmanager
 async def _locked(directory: str | Path, *, seconds: float) -> AsyncIterator[None]:
     """Hold a lock on the directory itself: it leaves no file, and goes with the process."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise os_failed("the repository cannot be opened", error) from error
     try:
         deadline = anyio.current_time() + seconds
         while True:

@@ -13,7 +13,7 @@ from anyio import to_thread
 
 from relaykit.errors import WorkspaceError
 from relaykit_worktree.facts import Facts
-from relaykit_worktree.files import Files, look_at_files
+from relaykit_worktree.files import look_at_files
 from relaykit_worktree.git import Git, together
 from relaykit_worktree.processes import processes_in
 from relaykit_worktree.records import ListedWorktree, Unreadable, has_own_refs, points_there
@@ -79,11 +79,14 @@ async def inspect(
         )
     obstacles += await to_thread.run_sync(_unfinished_operations, checkout.git_dir)
     files, own_refs, branch = await together(
-        partial(look_at_files, checkout, facts.top_level(), disposable),
+        partial(inspect_files, checkout, facts, disposable),
         partial(_has_own_refs, checkout, Path(facts.repository)),
         partial(inspect_branch, checkout.git, facts, worktrees),
     )
-    _weigh(findings, files)
+    obstacles += files.obstacles
+    findings.work += files.work
+    findings.unparkable += files.unparkable
+    findings.names += files.names
     if own_refs:
         obstacles.append("it has references of its own, which go with it")
     processes = await processes_in(path)  # after them: our own gits work in it too
@@ -97,34 +100,38 @@ async def inspect(
     return findings
 
 
-def _weigh(findings: Findings, files: Files) -> None:
-    findings.obstacles += _told(
-        {
-            "unmerged file": files.unmerged,
-            "file that git was told not to look at (assume-unchanged, skip-worktree)": files.hidden,
-            "submodule": files.submodules,
-            "nested repository": files.nested,
-        }
-    )
-    findings.work += _told(
-        {
-            "staged file": files.staged,
-            "changed file": files.changed,
-            "file that is staged as a name alone (intent to add)": files.intended,
-            "untracked file": files.untracked,
-            "ignored file or directory that is not disposable": files.ignored,
-        }
-    )
-    findings.unparkable += _told(
-        {
-            "file that is staged as a name alone": files.intended,
-            "submodule that is staged or changed": files.flagged,
-        }
-    )
-    if files.sparse:
-        findings.unparkable.append("its checkout is sparse")
+async def inspect_files(checkout: Checkout, facts: Facts, disposable: Sequence[str]) -> Findings:
+    """Return all that the files in a worktree say against removing it.
+
+    :raises WorkspaceError: it cannot be told.
+    """
+    files = await look_at_files(checkout, facts.top_level(), disposable)
     taken = (*files.staged, *files.changed, *files.untracked, *files.ignored, *files.copies)
-    findings.names = list(dict.fromkeys(taken))
+    unparkable = {
+        "file that is staged as a name alone": files.intended,
+        "submodule that is staged or changed": files.flagged,
+    }
+    return Findings(
+        obstacles=_told(
+            {
+                "unmerged file": files.unmerged,
+                "file that git was told not to look at (assume-unchanged, skip-worktree)": files.hidden,
+                "submodule": files.submodules,
+                "nested repository": files.nested,
+            }
+        ),
+        work=_told(
+            {
+                "staged file": files.staged,
+                "changed file": files.changed,
+                "file that is staged as a name alone (intent to add)": files.intended,
+                "untracked file": files.untracked,
+                "ignored file or directory that is not disposable": files.ignored,
+            }
+        ),
+        unparkable=[*_told(unparkable), *(["its checkout is sparse"] if files.sparse else [])],
+        names=list(dict.fromkeys(taken)),
+    )
 
 
 def _told(kinds: Mapping[str, Sequence[str]]) -> list[str]:

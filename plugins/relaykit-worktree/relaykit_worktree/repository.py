@@ -12,7 +12,7 @@ from pathlib import Path
 from anyio import to_thread
 
 from relaykit.errors import NotARepository, WorkspaceError
-from relaykit_worktree.errors import GitError
+from relaykit_worktree.errors import GitError, os_failed
 from relaykit_worktree.git import Git
 from relaykit_worktree.records import ListedWorktree, Unreadable, read_head, read_ref, read_worktrees
 
@@ -235,9 +235,7 @@ async def exclude(common_dir: Path) -> None:
     try:
         await to_thread.run_sync(_exclude, common_dir / "info" / "exclude")
     except OSError as error:
-        raise WorkspaceError(
-            f"cannot add {DIRECTORY}/ to {str(common_dir / 'info' / 'exclude')!r}: {error.strerror}"
-        ) from error
+        raise os_failed(f"cannot add {DIRECTORY}/ to git's info/exclude", error) from error
 
 
 def _exclude(path: Path) -> None:

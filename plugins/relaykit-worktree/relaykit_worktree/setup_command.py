@@ -38,8 +38,8 @@ class SetupCommand:
     """What makes a new worktree ready for its agent.
 
     It has a process group of its own, which is ended with it, nothing on its standard input, and of our
-    environment the short safe list, what settings name, and ``RELAYKIT_SESSION``, ``_PROJECT``, ``_ROLE`` and
-    ``_CHECKOUT``, the project's own directory.
+    environment the short safe list, what settings name, and ``RELAYKIT_SESSION``, ``_NODE``, ``_PROJECT``, ``_ROLE``
+    and ``_CHECKOUT``, the project's own directory.
 
     :param environ: whose variables count.
     """
@@ -70,7 +70,9 @@ class SetupCommand:
                 environment={
                     **safe_environment(self.environ),
                     **granted,
+                    # By these two the processes of a session, and of a relay, are known again.
                     "RELAYKIT_SESSION": session.id,
+                    "RELAYKIT_NODE": session.node,
                     "RELAYKIT_PROJECT": session.project,
                     "RELAYKIT_ROLE": session.agent_id,
                     "RELAYKIT_CHECKOUT": str(project),

@@ -14,7 +14,8 @@ from relaykit.agent import Record, Say
 from relaykit.errors import WorkspaceError
 from relaykit.session import Session
 from relaykit_worktree import removal, restoring
-from relaykit_worktree.facts import Facts, claim_of, read_claim, read_maker, role_name, write_claim
+from relaykit_worktree.errors import os_failed
+from relaykit_worktree.facts import Claim, Facts, claim_of, read_claim, read_maker, role_name, write_claim
 from relaykit_worktree.fetching import fetch_base
 from relaykit_worktree.git import Git
 from relaykit_worktree.including import include
@@ -106,7 +107,7 @@ class WorktreeWorkspace:
                 await record(facts.to_json())
                 if facts.adopted:
                     checkout = await open_checkout(git, Path(facts.path), repository.common_dir)
-                    await to_thread.run_sync(write_claim, checkout.git_dir, claim)
+                    await self._claim(checkout, claim)
                     return await to_thread.run_sync(_working_directory, checkout.path, repository.prefix)
                 await exclude(repository.common_dir)
                 making = Making(git, facts, claim)
@@ -123,6 +124,12 @@ class WorktreeWorkspace:
         if plan.parked is not None:
             await self._drop(plan.parked, facts)
         return directory
+
+    async def _claim(self, checkout: Checkout, claim: Claim) -> None:
+        try:
+            await to_thread.run_sync(write_claim, checkout.git_dir, claim)
+        except OSError as error:
+            raise os_failed(f"cannot take up {str(checkout.path)!r}", error) from error
 
     async def _fill(
         self, checkout: Checkout, session: Session, parked: Parked | None, repository: Repository, say: Say

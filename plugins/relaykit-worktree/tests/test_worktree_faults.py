@@ -167,6 +167,8 @@ async def test_a_disk_that_is_read_only(disk: Path) -> None:
     try:
         with pytest.raises(NotWritable, match="correct its permissions, or its mount"):
             await bench.prepare(make_session("s2", agent_id="other"))
+        with pytest.raises(NotWritable, match="cannot take up"):
+            await bench.prepare(make_session("s3"))
         result = await bench.clean(make_session())
         assert result.outcome is Outcome.KEPT
         assert "Read-only file system" in result.detail

@@ -222,6 +222,28 @@ async def test_a_file_that_is_changed_while_it_is_parked_stays(bench: Bench) -> 
     assert outcomes.count(Outcome.KEPT) >= 5
 
 
+async def test_an_ignored_file_that_comes_while_it_is_parked_stays(bench: Bench) -> None:
+    """git would remove it without a word."""
+    bench.settings = WorktreeSettings(on_dirty=OnDirty.PARK)
+    path = await bench.prepare(make_session())
+    changed(path)
+
+    class Ignored(Git):
+        async def attempt(self, directory: str | Path, /, *arguments: str, **more: Any) -> str:
+            if "-m" in arguments and "-u" in arguments:
+                write(path / "secret.env", b"late\n")
+            return await super().attempt(directory, *arguments, **more)
+
+    bench.git = Ignored(20)
+    result = await bench.clean(make_session())
+    assert result.outcome is Outcome.KEPT
+    assert (
+        "since it was parked came 'secret.env'; what was in it is in refs/relaykit/parked/s1" in result.detail
+    )
+    assert (path / "secret.env").read_bytes() == b"late\n"
+    assert git(bench.repository, "show", f"{PARKED}s1:code.py") == "changed\n"
+
+
 @dataclass(frozen=True)
 class Late(Git):
     """Changes a file, if it is still there, before the n-th command."""

@@ -67,15 +67,17 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 async def _list(invocation: Invocation, arguments: argparse.Namespace) -> int:
+    from contextlib import AsyncExitStack
+
     from relaykit_worktree.known_sessions import known_sessions
 
-    try:
-        async with known_sessions(invocation) as sessions:
-            items = await _inventory(invocation, sessions).take()
-    except RelaykitError as error:
-        sys.stderr.write(f"relaykit: which sessions there are cannot be told: {error}\n")
-        items = await _inventory(invocation, None).take()
-    _show(items, as_json=arguments.json)
+    async with AsyncExitStack() as stack:
+        try:
+            sessions = await stack.enter_async_context(known_sessions(invocation))
+        except RelaykitError as error:
+            sys.stderr.write(f"relaykit: which sessions there are cannot be told: {error}\n")
+            sessions = None
+        _show(await _inventory(invocation, sessions).take(), as_json=arguments.json)
     return 0
 
 
