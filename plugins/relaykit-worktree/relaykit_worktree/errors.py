@@ -27,7 +27,9 @@ _CONTENTION = re.compile(
     r"|could not lock config file .*: file exists"
     r"|could not lock config file [^:]*\Z"  # of a section that is to be removed git does not say why
     # Whoever reads the list of worktrees may meet one that another git is just adding or removing.
-    r"|failed to read worktrees/.*/commondir",
+    r"|failed to read worktrees/.*/commondir"
+    # So may whoever sees that all commits are there, as a fetch does.
+    r"|bad object worktrees/[^/]*/HEAD",
     re.IGNORECASE | re.DOTALL,
 )
 _FULL = ("no space left on device", "disk quota exceeded", "file too large")

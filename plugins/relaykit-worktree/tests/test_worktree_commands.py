@@ -178,19 +178,16 @@ def test_in_any_doubt_nothing_is_removed(place: Place, run: Run, monkeypatch: py
     assert (root / "auth" / "notes.txt").exists()
     database.write_bytes(content)
 
-    # A relay that runs, and cannot be asked.
+    # A relay that runs, and cannot be asked: its gateway is not there for whoever would.
     settings = (place.work / "relaykit.toml").read_text()
-    (place.work / "relaykit.toml").write_text(settings.replace("[relay]", "[relay]\ndisabled = ['gateway']"))
-    with started(place, "serve") as program:
-        _wait_until(state / "running.json")
+    with _serving(place) as program:
+        (place.work / "relaykit.toml").write_text(
+            settings.replace("[relay]", "[relay]\ndisabled = ['gateway']")
+        )
         refused = run("gc", "--yes")
         assert refused.code == 2
-        assert (
-            f"the relay with pid {program.process.pid} has the sessions, and could not be asked"
-            in refused.error
-        )
-        program.interrupt()
-        program.exit_code()
+        pid = program.process.pid
+        assert f"the relay with pid {pid} has the sessions, and could not be asked" in refused.error
     (place.work / "relaykit.toml").write_text(settings)
     assert session in run("list").out
 
@@ -200,10 +197,3 @@ def test_in_any_doubt_nothing_is_removed(place: Place, run: Run, monkeypatch: py
     assert refused.code == 2
     assert "git" in refused.error
     assert (root / "auth" / "notes.txt").exists()
-
-
-def _wait_until(path: Path) -> None:
-    deadline = time.monotonic() + 30
-    while not path.exists():
-        assert time.monotonic() < deadline, f"there is no {path}"
-        time.sleep(0.05)
