@@ -20,7 +20,7 @@ PLUGINS = sorted(path for path in (ROOT / "plugins").glob("*/relaykit_*") if pat
 PLUGIN_NAMES = {path.name for path in PLUGINS}
 
 LAYERS = [
-    {"errors", "clock", "ids", "meter", "tasks", "process", "orphans", "file_lock"},
+    {"errors", "clock", "ids", "meter", "tasks", "process", "orphans", "environment", "file_lock"},
     {"session"},
     {"agent", "conversation"},
     {"settings", "kinds", "sources"},

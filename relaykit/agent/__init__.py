@@ -2,7 +2,7 @@
 
 from relaykit.agent.agent import Agent
 from relaykit.agent.launcher import AgentLauncher, AgentSpec, LauncherFactory, Record, ToolUse
-from relaykit.agent.workspace import DirectoryWorkspace, InPlaceWorkspace, Workspace
+from relaykit.agent.workspace import DirectoryWorkspace, InPlaceWorkspace, Say, Workspace
 
 __all__ = [
     "Agent",
@@ -12,6 +12,7 @@ __all__ = [
     "InPlaceWorkspace",
     "LauncherFactory",
     "Record",
+    "Say",
     "ToolUse",
     "Workspace",
 ]

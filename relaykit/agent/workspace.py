@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -13,14 +13,18 @@ from relaykit.agent.launcher import Record
 from relaykit.errors import WorkspaceError
 from relaykit.session.model import Session
 
+Say = Callable[[str], Awaitable[None]]
+"""Puts words into the session's transcript, for those who wait for its workspace."""
+
 
 class Workspace(Protocol):
     """Gives each session a directory to work in. Its removal is a `Cleaner`'s job."""
 
-    async def prepare(self, session: Session, record: Record, /) -> Path:
+    async def prepare(self, session: Session, record: Record, say: Say, /) -> Path:
         """Return an existing directory for the session, adopting the role's kept one where that is safe.
 
-        `record` is awaited before anything is made. If this fails or is cancelled, nothing of it is left.
+        `record` is awaited before anything is made. What takes long may `say` what it does, as what a command
+        writes that makes the directory ready. If this fails or is cancelled, nothing of it is left.
 
         :raises WorkspaceError: it says what to do.
         """
@@ -36,8 +40,9 @@ class InPlaceWorkspace:
     def __init__(self, projects: Mapping[str, Path]) -> None:
         self._projects = projects
 
-    async def prepare(self, session: Session, record: Record, /) -> Path:
+    async def prepare(self, session: Session, record: Record, say: Say, /) -> Path:
         """Return the project's directory."""
+        del say  # nothing takes long
         path = self._projects.get(session.project)
         if path is None:
             raise WorkspaceError(f"there is no project {session.project!r} in the settings")
@@ -56,8 +61,9 @@ class DirectoryWorkspace:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    async def prepare(self, session: Session, record: Record, /) -> Path:
+    async def prepare(self, session: Session, record: Record, say: Say, /) -> Path:
         """Make the role's directory, or find it again."""
+        del say  # nothing takes long
         path = self._root / session.owner / session.project / session.agent_id
         await record({"path": str(path)})
         try:

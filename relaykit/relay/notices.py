@@ -9,6 +9,8 @@ from typing import Any
 from relaykit.conversation.frame import Frame, Kind
 from relaykit.session.cleaner import CleanupReport
 
+PREPARING = "preparing"
+"""What the workspace says while it is made ready: what its commands write. Body: ``{"text"}``."""
 ACTIVE = "active"
 """The agent takes prompts. Body: ``{"worktreeDir"}``."""
 ASLEEP = "asleep"

@@ -13,7 +13,7 @@ import anyio
 
 from relaykit.agent.agent import Agent
 from relaykit.agent.launcher import AgentLauncher, Record
-from relaykit.agent.workspace import Workspace
+from relaykit.agent.workspace import Say, Workspace
 from relaykit.errors import (
     AgentError,
     AgentOverLimit,
@@ -25,7 +25,7 @@ from relaykit.errors import (
 from relaykit.meter import AGENT_CRASHES, Meter
 from relaykit.relay.crashes import NotResumed, check_crashes
 from relaykit.relay.live_session import LiveSession
-from relaykit.relay.notices import ACTIVE, AWAKE, TERMINATING, notice
+from relaykit.relay.notices import ACTIVE, AWAKE, PREPARING, TERMINATING, notice
 from relaykit.relay.rest import AgentNotStopped, check_stopped
 from relaykit.relay.transcripts import journal_errors_logged
 from relaykit.relay.wakes import NotRecovered, Wakes
@@ -105,7 +105,8 @@ async def _start(session: Session, live: LiveSession, parts: Parts) -> Agent:
     """Start the agent: anew, or, for a session that is revived, where it was if it can."""
     manager = parts.manager
     await manager.begin_spawn(session.id)
-    cwd = await parts.workspace.prepare(session, _recorder(manager, session, parts.workspace_plugin))
+    recorder = _recorder(manager, session, parts.workspace_plugin)
+    cwd = await parts.workspace.prepare(session, recorder, _sayer(live))
     spec = live.spec
     launcher = parts.launchers[spec.launcher]
     record = _recorder(manager, session, spec.launcher)
@@ -233,3 +234,10 @@ def _recorder(manager: Manager, session: Session, plugin: str) -> Record:
         await manager.record(session.id, plugin, facts)
 
     return record
+
+
+def _sayer(live: LiveSession) -> Say:
+    async def say(text: str) -> None:
+        await live.conversation.publish([notice(PREPARING, text=text)])
+
+    return say

@@ -25,6 +25,7 @@ from messages import measure_messages
 from sessions import measure_sessions
 from spawning import measure_spawning
 from storage import measure_storage
+from worktrees import measure_worktrees
 
 BENCHMARKS = {
     "life": measure_life,
@@ -37,6 +38,7 @@ BENCHMARKS = {
     "storage": measure_storage,
     "attach": measure_attach,
     "spawning": measure_spawning,
+    "worktrees": measure_worktrees,
 }
 
 

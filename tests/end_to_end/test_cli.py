@@ -10,7 +10,7 @@ from support.programs import Place
 
 COMMANDS = {
     *("serve", "doctor", "plugins", "settings", "service"),
-    *("apply", "commit", "diff", "push"),
+    *("apply", "commit", "diff", "push", "worktrees"),
     *("agents", "backup", "chat", "connect", "demo", "run", "sessions", "tokens", "transcript"),
 }
 PLUGINS = {"relaykit", "acp", "gateway", "prometheus", "worktree"}

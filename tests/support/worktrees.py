@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -13,14 +13,18 @@ from pathlib import Path
 
 import anyio
 
+from relaykit.agent import Record
+from relaykit.clock import Clock, SystemClock
 from relaykit.session import Activity, CleanerResult, Json, Session
 from relaykit_worktree.cleaner import WorktreeCleaner
 from relaykit_worktree.git import Git
-from relaykit_worktree.settings import DISPOSABLE
+from relaykit_worktree.settings import WorktreeSettings
 from relaykit_worktree.workspace import WorktreeWorkspace
 
 IDENTITY = "[user]\n\tname = Somebody\n\temail = somebody@example.org\n"
 """A configuration for GIT_CONFIG_GLOBAL, so that tests pass where nobody told git who they are."""
+
+_MAY_STAY = {".git/worktrees", ".git/refs/heads/relaykit", ".git/logs/refs/heads/relaykit"}
 
 _WHEN = datetime(2025, 1, 1, tzinfo=UTC)
 
@@ -80,31 +84,66 @@ class Bench:
     repository: Path
     projects: Mapping[str, Path] = field(default_factory=dict)
     git: Git = field(default_factory=lambda: Git(20))
-    base: str = "HEAD"
+    settings: WorktreeSettings = field(default_factory=WorktreeSettings)
+    clock: Clock = field(default_factory=SystemClock)
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     recorded: dict[str, Json] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
+    heard: Callable[[str], None] = lambda _text: None
 
     def workspace(self) -> WorktreeWorkspace:
         """Make the workspace."""
-        return WorktreeWorkspace(self.projects or {"shop": self.repository}, git=self.git, base=self.base)
+        return WorktreeWorkspace(
+            self.projects or {"shop": self.repository},
+            git=self.git,
+            settings=self.settings,
+            state_dir=self.repository.parent / "state",
+            environ=self.environ,
+        )
+
+    def cleaner(self) -> WorktreeCleaner:
+        """Make the cleaner."""
+        return WorktreeCleaner(git=self.git, settings=self.settings, clock=self.clock)
 
     async def prepare(self, session: Session) -> Path:
-        """Prepare a worktree, and keep what was recorded."""
+        """Prepare a worktree, and keep what was recorded and said."""
+        return await self.workspace().prepare(session, self.recorder(session), self.say)
+
+    def recorder(self, session: Session) -> Record:
+        """Return what keeps what is recorded of a session."""
 
         async def record(facts: Json) -> None:
             self.recorded[session.id] = facts
 
-        return await self.workspace().prepare(session, record)
+        return record
+
+    async def say(self, text: str) -> None:
+        """Keep what is said."""
+        self.said.append(text)
+        self.heard(text)
 
     def with_resources(self, session: Session) -> Session:
         """Return the session as the store would give it back."""
         facts = self.recorded.get(session.id)
         return session if facts is None else replace(session, resources={"worktree": facts})
 
-    async def clean(self, session: Session, *, disposable: tuple[str, ...] = DISPOSABLE) -> CleanerResult:
+    async def clean(self, session: Session) -> CleanerResult:
         """Clean from what was recorded alone."""
-        return await WorktreeCleaner(git=self.git, disposable=disposable).clean(
-            self.with_resources(session), None
-        )
+        return await self.cleaner().clean(self.with_resources(session), None)
+
+
+def git_dir_of(path: Path) -> Path:
+    """Return git's own directory for a worktree."""
+    return Path(git(path, "rev-parse", "--absolute-git-dir").removesuffix("\n"))
+
+
+def reason_of_a_dead_process(session_id: str = "dead") -> str:
+    """Return the lock of a maker that is no more: written by a process of its own."""
+    code = f"from relaykit_worktree.facts import unfinished; print(unfinished({session_id!r}))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
+    )
+    return done.stdout.strip()
 
 
 @asynccontextmanager
@@ -128,7 +167,7 @@ def everything(repository: Path) -> tuple[str, str, list[str]]:
         str(path.relative_to(repository))
         for path in repository.rglob("*")
         if not str(path.relative_to(repository)).startswith((".git/objects/", ".git/info/exclude"))
-        # An index.lock or a reflog's directory would show; the empty directory of all worktrees may stay or go.
-        and str(path.relative_to(repository)) not in {".git/worktrees", ".git/logs/refs/heads/relaykit"}
+        # An index.lock would show; empty directories of git's may stay or go.
+        and str(path.relative_to(repository)) not in _MAY_STAY
     )
     return git(repository, "worktree", "list", "--porcelain"), git(repository, "for-each-ref"), paths

@@ -4,31 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from relaykit.environment import safe_environment
+
 SESSION_VARIABLE = "RELAYKIT_SESSION"
 NODE_VARIABLE = "RELAYKIT_NODE"
 RUN_VARIABLE = "RELAYKIT_RUN"
 """One life of a relay: see `relaykit_acp.watcher`."""
-
-_NAMES = frozenset(
-    {
-        "HOME",
-        "LANG",
-        "LANGUAGE",
-        "LOGNAME",
-        "PATH",
-        "SHELL",
-        "TERM",
-        "TMPDIR",
-        "TZ",
-        "USER",
-    }
-)
-_PREFIXES = ("LC_", "XDG_")
-
-
-def is_safe(name: str) -> bool:
-    """Tell whether a variable is one that every agent gets: it is no secret."""
-    return name in _NAMES or name.startswith(_PREFIXES)
 
 
 def marker(session_id: str) -> str:
@@ -40,5 +21,4 @@ def child_environment(
     ours: Mapping[str, str], *, granted: Mapping[str, str], session_id: str, node: str
 ) -> dict[str, str]:
     """Return the environment of an agent: the safe list, what its settings grant, and the session's marker."""
-    safe = {name: value for name, value in ours.items() if is_safe(name)}
-    return {**safe, **granted, SESSION_VARIABLE: session_id, NODE_VARIABLE: node}
+    return {**safe_environment(ours), **granted, SESSION_VARIABLE: session_id, NODE_VARIABLE: node}

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from relaykit.agent.launcher import AgentSpec
-from relaykit_acp.environment import is_safe
+from relaykit.environment import is_safe
 
 _SHOWN = "***"
 _LEAST = 8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,14 @@ class WorktreePlugin:
         from relaykit_worktree.workspace import WorktreeWorkspace
 
         settings = _settings(context)
-        return {NAME: WorktreeWorkspace(context.projects, git=self._shared_git(settings), base=settings.base)}
+        workspace = WorktreeWorkspace(
+            context.projects,
+            git=self._shared_git(settings),
+            settings=settings,
+            state_dir=context.state_dir,
+            environ=os.environ,
+        )
+        return {NAME: workspace}
 
     @hookimpl
     def relaykit_register_cleaners(self, context: PluginContext) -> Sequence[Cleaner]:
@@ -44,11 +52,11 @@ class WorktreePlugin:
         from relaykit_worktree.cleaner import WorktreeCleaner
 
         settings = _settings(context)
-        return [WorktreeCleaner(git=self._shared_git(settings), disposable=settings.disposable)]
+        return [WorktreeCleaner(git=self._shared_git(settings), settings=settings, clock=context.clock)]
 
     @hookimpl
     def relaykit_register_commands(self) -> Sequence[Command]:
-        """Add ``relaykit diff``, ``commit``, ``push`` and ``apply``."""
+        """Add ``relaykit worktrees``, ``diff``, ``commit``, ``push`` and ``apply``."""
         from relaykit_worktree.commands import COMMANDS
 
         return COMMANDS

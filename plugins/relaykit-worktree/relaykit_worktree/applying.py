@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from relaykit.errors import WorkspaceError
-from relaykit_worktree.git import GitError
+from relaykit_worktree.errors import GitError
 from relaykit_worktree.work import Work, ask, base_of, index_copy
 
 _SHOWN = 5

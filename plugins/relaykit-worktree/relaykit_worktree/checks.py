@@ -11,9 +11,9 @@ from relaykit.errors import WorkspaceError
 from relaykit.hooks.registration import Check, Finding, Surroundings, Verdict
 from relaykit_worktree.facts import read_claim
 from relaykit_worktree.git import Git
+from relaykit_worktree.records import ListedWorktree
 from relaykit_worktree.repository import (
     DIRECTORY,
-    ListedWorktree,
     find_repository,
     list_worktrees,
     open_checkout,
@@ -82,16 +82,20 @@ class Checks:
             seen.add(repository.common_dir)
             listing = await list_worktrees(self._git, repository.common_dir)
             ours = [listed for listed in listing if DIRECTORY in listed.path.parts]
-            found += [await self._look_at_worktree(listed, surroundings) for listed in ours]
+            found += [
+                await self._look_at_worktree(listed, repository.common_dir, surroundings) for listed in ours
+            ]
         return found
 
-    async def _look_at_worktree(self, listed: ListedWorktree, surroundings: Surroundings) -> Finding:
+    async def _look_at_worktree(
+        self, listed: ListedWorktree, common_dir: Path, surroundings: Surroundings
+    ) -> Finding:
         branch = (listed.branch or "no branch").removeprefix("refs/heads/")
         what = f"{listed.path} ({branch})"
         if surroundings.sessions is None:
             return Finding(verdict=Verdict.OK, what=f"{what}: the relay that runs knows whose it is")
         try:
-            checkout = await open_checkout(self._git, listed.path)
+            checkout = await open_checkout(self._git, listed.path, common_dir)
             claim = await to_thread.run_sync(read_claim, checkout.git_dir)
         except (WorkspaceError, OSError) as error:
             return Finding(
@@ -102,8 +106,8 @@ class Checks:
         return Finding(
             verdict=Verdict.WARNING,
             what=f"{what} was kept, and its session is gone",
-            fix=f"a session of the same role takes it up; or `git worktree remove {listed.path}`, which refuses to "
-            "lose changes",
+            fix="a session of the same role takes it up; `relaykit worktrees list` says what is in it, and `gc` "
+            "removes it if that is nothing",
         )
 
 

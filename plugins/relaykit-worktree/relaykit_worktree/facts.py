@@ -16,7 +16,7 @@ from relaykit_worktree.processes import started
 from relaykit_worktree.repository import DIRECTORY
 
 LOCAL_OWNER = "local"
-_CLAIM = "relaykit.json"
+CLAIM = "relaykit.json"
 _UNFINISHED = re.compile(
     r"relaykit: being made for session (?P<session>\S+) by process (?P<process>\d+) started (?P<started>\w+)",
     re.ASCII,
@@ -76,9 +76,16 @@ class Facts:
         ):
             raise WorkspaceError(f"what is recorded of the worktree cannot be read: {dict(recorded)!r}")
         facts = cls(**values)
-        if not facts.branch.startswith("refs/heads/relaykit/") or DIRECTORY not in Path(facts.path).parts:
+        if (
+            not facts.branch.startswith("refs/heads/relaykit/")
+            or DIRECTORY not in Path(facts.path).parts[:-1]
+        ):
             raise WorkspaceError(f"what is recorded is not one of our worktrees: {dict(recorded)!r}")
         return facts
+
+    def top_level(self) -> Path:
+        """Return the root of the checkout beside which the worktree is."""
+        return next(parent for parent in Path(self.path).parents if parent.name == DIRECTORY).parent
 
     def short_branch(self) -> str:
         """Return the branch's name as people write it."""
@@ -94,11 +101,17 @@ class Claim:
 
     :param base: the commit at which the role's work began, whichever session of the role that was; empty if that is
         not known.
+    :param state_dir: of the relay; empty in claims of an older one.
+    :param process: the relay's.
+    :param started: when that process was started, as `processes.started` has it.
     """
 
     session: str
     project: str
     base: str = ""
+    state_dir: str = ""
+    process: int = 0
+    started: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +123,11 @@ class Maker:
     started: int | None
 
 
-def unfinished(session: Session) -> str:
+def unfinished(session_id: str) -> str:
     """Return the reason with which a worktree is locked until its checkout is complete. Reads ``/proc``."""
     pid = os.getpid()
     return (
-        f"relaykit: being made for session {session.id} by process {pid} started {started(pid) or 'unknown'}"
+        f"relaykit: being made for session {session_id} by process {pid} started {started(pid) or 'unknown'}"
     )
 
 
@@ -127,11 +140,17 @@ def read_maker(locked: str | None) -> Maker | None:
     return Maker(match["session"], int(match["process"]), int(began) if began.isdecimal() else None)
 
 
-def write_claim(git_dir: Path, session: Session, *, base: str) -> None:
-    """Say that `session` holds the worktree. Atomic; blocks."""
-    temporary = git_dir / f"{_CLAIM}.new"
-    temporary.write_text(json.dumps(asdict(Claim(session.id, session.project, base))), encoding="utf-8")
-    temporary.replace(git_dir / _CLAIM)
+def claim_of(session: Session, state_dir: Path) -> Claim:
+    """Return the claim of a session of this process's relay. Reads ``/proc``."""
+    pid = os.getpid()
+    return Claim(session.id, session.project, state_dir=str(state_dir), process=pid, started=started(pid))
+
+
+def write_claim(git_dir: Path, claim: Claim) -> None:
+    """Say who holds the worktree. Atomic; blocks."""
+    temporary = git_dir / f"{CLAIM}.new"
+    temporary.write_text(json.dumps(asdict(claim)), encoding="utf-8")
+    temporary.replace(git_dir / CLAIM)
 
 
 def read_claim(git_dir: Path) -> Claim | None:
@@ -139,13 +158,20 @@ def read_claim(git_dir: Path) -> Claim | None:
 
     :raises WorkspaceError: the claim cannot be read.
     """
-    path = git_dir / _CLAIM
+    path = git_dir / CLAIM
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return Claim(str(content["session"]), str(content["project"]), str(content.get("base", "")))
+        return Claim(
+            session=str(content["session"]),
+            project=str(content["project"]),
+            base=str(content.get("base", "")),
+            state_dir=str(content.get("state_dir", "")),
+            process=int(content.get("process", 0)),
+            started=content.get("started"),
+        )
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WorkspaceError(
             f"{str(path)!r}, which says whose worktree it is, cannot be read: {error}"
         ) from error

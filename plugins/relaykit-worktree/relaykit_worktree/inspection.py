@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from fnmatch import fnmatchcase
-from pathlib import Path, PurePath
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 
 from anyio import to_thread
 
 from relaykit.errors import WorkspaceError
 from relaykit_worktree.facts import Facts
-from relaykit_worktree.git import Git
+from relaykit_worktree.files import look_at_files
+from relaykit_worktree.git import Git, together
 from relaykit_worktree.processes import processes_in
-from relaykit_worktree.repository import Checkout, ListedWorktree
+from relaykit_worktree.records import ListedWorktree, Unreadable, has_own_refs, points_there
+from relaykit_worktree.repository import Checkout, branch_tip
 
 _OPERATIONS = {
     "rebase-merge": "a rebase",
@@ -32,9 +36,28 @@ _OPERATIONS = {
 _SHOWN = 3  # names in a reason
 
 
-async def reasons_to_keep(
+@dataclass(slots=True)
+class Findings:
+    """What speaks against removing a worktree, each in words.
+
+    :param obstacles: states that are left alone.
+    :param work: what removing it would lose, and parking keeps.
+    :param unparkable: what parking would not bring back as it was; of no matter where there is no work.
+    :param names: the files that parking has to take from the worktree, or to look at: those that are not there any
+        more were deleted.
+    :param tip: the commit that the role's branch points to; None without such a branch.
+    """
+
+    obstacles: list[str] = field(default_factory=list)
+    work: list[str] = field(default_factory=list)
+    unparkable: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    tip: str | None = None
+
+
+async def inspect(
     checkout: Checkout, facts: Facts, worktrees: Sequence[ListedWorktree], disposable: Sequence[str]
-) -> list[str]:
+) -> Findings:
     """Return all that speaks against removing the worktree; nothing, if removing it loses nothing.
 
     Reads alone, and changes nothing.
@@ -44,151 +67,147 @@ async def reasons_to_keep(
     """
     path = checkout.path
     listed = next(worktree for worktree in worktrees if worktree.path == path)
-    reasons = []
+    findings = Findings()
+    obstacles = findings.obstacles
     if listed.locked is not None:
-        reasons.append(f"it is locked ({listed.locked})" if listed.locked else "it is locked")
+        obstacles.append(f"it is locked ({listed.locked})" if listed.locked else "it is locked")
     if listed.branch is None:
-        reasons.append("its HEAD is detached")
+        obstacles.append("its HEAD is detached")
     elif listed.branch != facts.branch:
-        reasons.append(f"it is on {listed.branch.removeprefix('refs/heads/')}, not on {facts.short_branch()}")
-    reasons += await to_thread.run_sync(unfinished_operations, checkout.git_dir)
-    reasons += await _files(checkout, disposable)
-    if (
-        await checkout.run("for-each-ref", "--count=1", "refs/worktree", "refs/bisect", "refs/rewritten")
-    ).strip():
-        reasons.append("it has references of its own, which go with it")
-    processes = await processes_in(path)
+        obstacles.append(
+            f"it is on {listed.branch.removeprefix('refs/heads/')}, not on {facts.short_branch()}"
+        )
+    obstacles += await to_thread.run_sync(unfinished_operations, checkout.git_dir)
+    files, own_refs, branch = await together(
+        partial(inspect_files, checkout, facts, disposable),
+        partial(_has_own_refs, checkout, Path(facts.repository)),
+        partial(inspect_branch, checkout.git, facts, worktrees),
+    )
+    obstacles += files.obstacles
+    findings.work += files.work
+    findings.unparkable += files.unparkable
+    findings.names += files.names
+    if own_refs:
+        obstacles.append("it has references of its own, which go with it")
+    processes = await processes_in(path)  # after them: our own gits work in it too
     if processes:
-        reasons.append(f"in use by process {_some([str(pid) for pid in processes])}")
-    return reasons
+        obstacles.append(f"in use by process {_some([str(pid) for pid in processes])}")
+    obstacles += branch.obstacles
+    findings.work += branch.work
+    findings.tip = branch.tip
+    if findings.tip is None:
+        obstacles.append(f"its branch {facts.short_branch()} is gone")
+    return findings
 
 
-async def reasons_to_keep_branch(
-    git: Git, facts: Facts, tip: str, worktrees: Sequence[ListedWorktree]
-) -> list[str]:
-    """Return all that speaks against deleting the role's branch, which points to `tip`.
-
-    A commit is safe when another ref holds it: a branch, a tag, a remote's branch, the stash …, not a HEAD.
-    But where the role's new branch is still at its base, and that was some checkout's detached HEAD, the
-    base is nothing of the role's.
+async def inspect_files(checkout: Checkout, facts: Facts, disposable: Sequence[str]) -> Findings:
+    """Return all that the files in a worktree say against removing it.
 
     :raises WorkspaceError: it cannot be told.
     """
+    files = await look_at_files(checkout, facts.top_level(), disposable)
+    taken = (*files.staged, *files.changed, *files.untracked, *files.ignored, *files.copies)
+    unparkable = {
+        "file that is staged as a name alone": files.intended,
+        "submodule that is staged or changed": files.flagged,
+    }
+    return Findings(
+        obstacles=_told(
+            {
+                "unmerged file": files.unmerged,
+                "file that git was told not to look at (assume-unchanged, skip-worktree)": files.hidden,
+                "submodule": files.submodules,
+                "nested repository": files.nested,
+            }
+        ),
+        work=_told(
+            {
+                "staged file": files.staged,
+                "changed file": files.changed,
+                "file that is staged as a name alone (intent to add)": files.intended,
+                "untracked file": files.untracked,
+                "ignored file or directory that is not disposable": files.ignored,
+            }
+        ),
+        unparkable=[*_told(unparkable), *(["its checkout is sparse"] if files.sparse else [])],
+        names=list(dict.fromkeys(taken)),
+    )
+
+
+def _told(kinds: Mapping[str, Sequence[str]]) -> list[str]:
+    return [f"{_number(len(names), kind)}: {_some(names)}" for kind, names in kinds.items() if names]
+
+
+async def inspect_branch(git: Git, facts: Facts, worktrees: Sequence[ListedWorktree]) -> Findings:
+    """Return all that speaks against deleting the role's branch, if there is one.
+
+    A commit is safe when another ref holds it: a branch, a tag, a remote's branch, the stash …, not a HEAD, and
+    not something parked, which may go one day. But where the role's new branch is still at its base, and that was
+    some checkout's detached HEAD, the base is nothing of the role's.
+
+    :raises WorkspaceError: it cannot be told.
+    """
+    tip = await branch_tip(git, Path(facts.repository), facts.branch)
+    findings = Findings(tip=tip)
+    if tip is None:
+        return findings
     others = [worktree for worktree in worktrees if str(worktree.path) != facts.path]
-    reasons = [
+    findings.obstacles += [
         f"its branch is checked out in {str(other.path)!r}"
         for other in others
         if other.branch == facts.branch
     ]
+    if await to_thread.run_sync(_is_rebased, Path(facts.repository), facts.branch):
+        findings.obstacles.append("its branch is being rebased in another checkout")
+    count = await _count_own(git, facts, tip, others)
+    if count:
+        findings.work.append(f"{_number(count, 'commit')} that no other ref holds")
+    return findings
+
+
+async def _count_own(git: Git, facts: Facts, tip: str, others: Sequence[ListedWorktree]) -> int:
+    """Return how many commits of the branch no other ref holds."""
+    repository = Path(facts.repository)
+
+    def does_not_count(name: str) -> bool:
+        return name == facts.branch or name.startswith("refs/relaykit/")
+
+    with suppress(Unreadable):  # nearly always there is one, such as the branch from which the role's began
+        if await to_thread.run_sync(partial(points_there, repository, tip, but=does_not_count)):
+            return 0
     # Not `--all`: that counts every worktree's HEAD, this one's too, and finds each commit held.
-    arguments = ["rev-list", "--count", tip, "--not", f"--exclude={facts.branch}", "--glob=refs/*"]
+    excluded = (f"--exclude={facts.branch}", "--exclude=refs/relaykit/*")
+    arguments = ["rev-list", "--count", tip, "--not", *excluded, "--glob=refs/*"]
     if tip == facts.base and not facts.branch_existed:
         arguments += [other.head for other in others if other.head is not None]
-    answer = (await git.run(facts.repository, *arguments)).strip()
+    answer = (await git.run(repository, *arguments)).strip()
     if not answer.isdecimal():
         raise WorkspaceError(f"git counted {answer!r} commits of {facts.short_branch()}")
-    count = int(answer)
-    return [*reasons, f"{_number(count, 'commit')} that no other ref holds"] if count else reasons
+    return int(answer)
+
+
+async def _has_own_refs(checkout: Checkout, common_dir: Path) -> bool:
+    try:
+        return await to_thread.run_sync(has_own_refs, common_dir, checkout.git_dir)
+    except Unreadable:
+        namespaces = ("refs/worktree", "refs/bisect", "refs/rewritten")
+        return bool((await checkout.run("for-each-ref", "--count=1", *namespaces)).strip())
+
+
+def _is_rebased(common_dir: Path, branch: str) -> bool:
+    """Tell whether a rebase of the branch waits somewhere: HEAD is detached there, and the branch moves at its end."""
+    for git_dir in (common_dir, *(common_dir / "worktrees").glob("*")):
+        for operation in ("rebase-merge", "rebase-apply"):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                if (git_dir / operation / "head-name").read_text().strip() == branch:
+                    return True
+    return False
 
 
 def unfinished_operations(git_dir: Path) -> list[str]:
     """Return what is under way in a worktree: a rebase, a merge …; by git's directory for it. Blocks."""
     found = {what: None for name, what in _OPERATIONS.items() if os.path.lexists(git_dir / name)}
     return [f"{what} is in progress" for what in found]
-
-
-async def _files(checkout: Checkout, disposable: Sequence[str]) -> list[str]:
-    status = await checkout.run(
-        *("status", "--porcelain=v2", "-z", "--no-renames", "--ignore-submodules=none"),
-        *("--untracked-files=all", "--ignored=matching"),
-    )
-    staged: list[str] = []
-    changed: list[str] = []
-    unmerged: list[str] = []
-    untracked: list[str] = []
-    nested: list[str] = []
-    ignored: list[str] = []
-    expendable: list[str] = []
-    for entry in filter(None, status.split("\0")):
-        kind, _, rest = entry.partition(" ")
-        if kind == "1":
-            flags, *_, name = rest.split(" ", 7)
-            if flags[0] != ".":
-                staged.append(name)
-            if flags[1] != ".":
-                changed.append(name)
-        elif kind == "u":
-            unmerged.append(rest.split(" ", 9)[-1])
-        elif kind == "?":
-            (nested if rest.endswith("/") else untracked).append(rest)
-        elif kind == "!":
-            (expendable if _is_disposable(rest, disposable) else ignored).append(rest)
-        else:
-            raise WorkspaceError(f"`git status` said {entry!r}, which is not understood")
-    hidden, submodules = await _tracked(checkout)
-    nested += await to_thread.run_sync(_nested_repositories, checkout.path, expendable)
-    kinds = {
-        "staged file": staged,
-        "changed file": changed,
-        "unmerged file": unmerged,
-        "untracked file": untracked,
-        "ignored file or directory that is not disposable": ignored,
-        "file that git was told not to look at (assume-unchanged, skip-worktree)": hidden,
-        "submodule": submodules,
-        "nested repository": nested,
-    }
-    return [f"{_number(len(names), kind)}: {_some(names)}" for kind, names in kinds.items() if names]
-
-
-def _is_disposable(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(part, pattern) for part in PurePath(name).parts for pattern in patterns)
-
-
-async def _tracked(checkout: Checkout) -> tuple[list[str], list[str]]:
-    """Return the tracked files that ``git status`` looks away from, and the submodules that are checked out."""
-    hidden, submodules = [], []
-    for entry in filter(None, (await checkout.run("ls-files", "-v", "--stage", "-z")).split("\0")):
-        facts, _, name = entry.partition("\t")
-        tag, mode, *_ = facts.split(" ")
-        if mode == "160000":
-            submodules.append(name)
-        elif tag == "S" or tag.islower():
-            hidden.append(name)
-    return await to_thread.run_sync(_present, checkout, hidden, submodules)
-
-
-def _present(checkout: Checkout, hidden: list[str], submodules: list[str]) -> tuple[list[str], list[str]]:
-    present = [name for name in submodules if _holds_something(checkout.path / name)]
-    if not present and (checkout.git_dir / "modules").exists():
-        present = ["modules"]
-    return [name for name in hidden if os.path.lexists(checkout.path / name)], present
-
-
-def _holds_something(path: Path) -> bool:
-    return os.path.lexists(path) and not (path.is_dir() and not any(path.iterdir()))
-
-
-def _nested_repositories(root: Path, names: Sequence[str]) -> list[str]:
-    """Return the repositories in ignored directories: git's status says nothing of what is in those."""
-    found = []
-    for name in filter(_is_directory, names):
-        for directory, subdirectories, files in os.walk(root / name, onerror=_raise):
-            if ".git" in subdirectories or ".git" in files or _is_bare(subdirectories, files):
-                found.append(str(Path(directory).relative_to(root)))
-                subdirectories.clear()
-    return found
-
-
-def _is_directory(name: str) -> bool:
-    return name.endswith("/")  # so git writes them, but not a link to one, which nobody is to follow
-
-
-def _is_bare(subdirectories: Sequence[str], files: Sequence[str]) -> bool:
-    return "HEAD" in files and "objects" in subdirectories and "refs" in subdirectories
-
-
-def _raise(error: OSError) -> None:
-    raise error
 
 
 def _number(count: int, what: str) -> str:

@@ -15,12 +15,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from relaykit.errors import WorkspaceError
+from relaykit_worktree.errors import GitError
 from relaykit_worktree.facts import Claim, read_claim
-from relaykit_worktree.git import Git, GitError, persons_environment
+from relaykit_worktree.git import Git, persons_environment
 from relaykit_worktree.inspection import unfinished_operations
+from relaykit_worktree.records import ListedWorktree
 from relaykit_worktree.repository import (
     DIRECTORY,
-    ListedWorktree,
     Repository,
     find_repository,
     list_worktrees,
@@ -116,7 +117,7 @@ async def _work_in(git: Git, repository: Repository, listed: ListedWorktree) -> 
     if DIRECTORY not in listed.path.parts or listed.prunable is not None:
         return None
     try:
-        checkout = await open_checkout(git, listed.path)
+        checkout = await open_checkout(git, listed.path, repository.common_dir)
         claim = read_claim(checkout.git_dir)
     except (WorkspaceError, OSError):
         return None

@@ -3,35 +3,52 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anyio
 from anyio import to_thread
 
-from relaykit.agent import Record
+from relaykit.agent import Record, Say
 from relaykit.errors import WorkspaceError
 from relaykit.session import Session
-from relaykit_worktree import removal
-from relaykit_worktree.facts import Facts, read_claim, read_maker, role_name, unfinished, write_claim
+from relaykit_worktree import removal, restoring
+from relaykit_worktree.errors import os_failed
+from relaykit_worktree.facts import Claim, Facts, claim_of, read_claim, read_maker, role_name, write_claim
+from relaykit_worktree.fetching import fetch_base
 from relaykit_worktree.git import Git
+from relaykit_worktree.including import include
+from relaykit_worktree.making import Making, check_own_directories, is_in_the_way
+from relaykit_worktree.parked import Parked, list_parked, ref_of
 from relaykit_worktree.processes import is_gone, processes_in
+from relaykit_worktree.records import ListedWorktree
 from relaykit_worktree.repository import (
     DIRECTORY,
-    ListedWorktree,
+    Checkout,
+    Repositories,
     Repository,
     branch_tip,
     exclude,
-    find_repository,
     list_worktrees,
     open_checkout,
     resolve_commit,
 )
+from relaykit_worktree.settings import WorktreeSettings
+from relaykit_worktree.setup_command import SetupCommand
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is to be done for a session.
+
+    :param parked: what is to be brought back; None: the branch's files are.
+    """
+
+    facts: Facts
+    parked: Parked | None = None
 
 
 class WorktreeWorkspace:
@@ -40,19 +57,35 @@ class WorktreeWorkspace:
     Calls may be concurrent, for one repository too.
 
     :param projects: each project's directory, by name.
-    :param base: the revision from which a role's new branch starts.
+    :param state_dir: the relay's: it is in each worktree's claim.
+    :param environ: where the variables that ``setup`` is to have come from.
     """
 
-    def __init__(self, projects: Mapping[str, Path], *, git: Git, base: str) -> None:
+    def __init__(
+        self,
+        projects: Mapping[str, Path],
+        *,
+        git: Git,
+        settings: WorktreeSettings,
+        state_dir: Path,
+        environ: Mapping[str, str],
+    ) -> None:
         self._projects = projects
         self._git = git
-        self._base = base
+        self._repositories = Repositories(git)
+        self._settings = settings
+        self._state_dir = state_dir
+        self._setup = SetupCommand(settings, environ)
 
-    async def prepare(self, session: Session, record: Record, /) -> Path:
+    async def prepare(self, session: Session, record: Record, say: Say, /) -> Path:
         """Return the role's worktree, or the project's subdirectory in it: made, checked out again, or adopted.
+
+        A session that was parked, and is revived, gets back what was in its worktree.
 
         :raises InvalidAgentId: the role may not name a directory and a branch.
         :raises NotARepository: the project's directory is not in a git repository.
+        :raises BaseNotFetched: the base is a remote's branch that could not be fetched.
+        :raises SetupFailed: the setup command of settings failed or overran.
         :raises WorkspaceError: git is missing or fails, or something is in the way: the message says what.
         """
         name = role_name(session)
@@ -61,28 +94,79 @@ class WorktreeWorkspace:
             raise WorkspaceError(f"there is no project {session.project!r} in the settings")
         if not await anyio.Path(project).is_dir():
             raise WorkspaceError(f"the directory {str(project)!r} of project {session.project!r} is missing")
-        repository = await find_repository(self._git, project)
-        async with self._git.turn(repository.common_dir):
-            facts = await self._plan(session, repository, name)
-            await record(facts.to_json())
-            if facts.adopted:
-                checkout = await open_checkout(self._git, Path(facts.path))
-                await to_thread.run_sync(_take_over, checkout.git_dir, session)
-                return await to_thread.run_sync(_working_directory, checkout.path, repository.prefix)
-            await exclude(repository.common_dir)
-            return await self._make(session, facts, repository.prefix)
+        git = self._git
+        repository = await self._repositories.find(project)
+        if self._settings.fetch and not await branch_tip(git, repository.common_dir, _branch(name)):
+            await fetch_base(git, repository.common_dir, self._settings.base)
+        claim = await to_thread.run_sync(claim_of, session, self._state_dir)
+        making: Making | None = None
+        try:
+            async with git.turn(repository.common_dir):
+                plan = await self._plan(session, repository, name)
+                facts = plan.facts
+                await record(facts.to_json())
+                if facts.adopted:
+                    checkout = await open_checkout(git, Path(facts.path), repository.common_dir)
+                    held = await to_thread.run_sync(read_claim, checkout.git_dir)
+                    await self._claim(checkout, replace(claim, base=held.base if held is not None else ""))
+                    return await to_thread.run_sync(_working_directory, checkout.path, repository.prefix)
+                await exclude(repository.common_dir)
+                began = "" if facts.branch_existed or plan.parked is not None else facts.base
+                making = Making(git, facts, replace(claim, base=began))
+                checkout = await making.begin()
+            # Others need not wait for what follows. It may be long, and can be cancelled. It writes index and files
+            # alone: a git that is ended while it locks a ref may leave the lock behind, and no ref's lock goes away
+            # with the worktree.
+            directory = await self._fill(checkout, session, plan.parked, repository, say)
+            await making.finish(checkout)
+        except BaseException as error:
+            if making is not None:
+                await making.undo(error)
+            raise
+        if plan.parked is not None:
+            await self._drop(plan.parked, facts)
+        return directory
 
-    async def _plan(self, session: Session, repository: Repository, name: str) -> Facts:
+    async def _claim(self, checkout: Checkout, claim: Claim) -> None:
+        try:
+            await to_thread.run_sync(write_claim, checkout.git_dir, claim)
+        except OSError as error:
+            raise os_failed(f"cannot take up {str(checkout.path)!r}", error) from error
+
+    async def _fill(
+        self, checkout: Checkout, session: Session, parked: Parked | None, repository: Repository, say: Say
+    ) -> Path:
+        """Check out the files; return the directory that stands for the project's."""
+        if parked is not None:
+            await restoring.fill(checkout, parked)
+            await say(f"brought back from {parked.ref}\n")
+            return await to_thread.run_sync(_working_directory, checkout.path, repository.prefix)
+        await checkout.run("read-tree", "--reset", "-u", "--no-recurse-submodules", "HEAD")
+        directory = await to_thread.run_sync(_working_directory, checkout.path, repository.prefix)
+        project = repository.top_level / repository.prefix
+        if included := await include(self._git, repository.common_dir, project, directory):
+            await say(included + "\n")
+        await self._setup.run(directory, session, project, say)
+        return directory
+
+    async def _drop(self, parked: Parked, facts: Facts) -> None:
+        try:
+            await restoring.drop(self._git, Path(facts.repository), parked)
+        except WorkspaceError as error:  # it is a copy now, and does no harm
+            logger.warning("%s was brought back, and could not be deleted: %s", parked.ref, error)
+
+    async def _plan(self, session: Session, repository: Repository, name: str) -> _Plan:
         root = repository.top_level / DIRECTORY / "worktrees"
         path = root / name
-        branch = f"refs/heads/relaykit/{name}"
-        await to_thread.run_sync(_check_own_directories, repository.top_level, path.parent)
+        branch = _branch(name)
+        await to_thread.run_sync(check_own_directories, repository.top_level, path.parent)
         tip = await branch_tip(self._git, repository.common_dir, branch)
+        parked = await self._parked(session, repository, tip)
         facts = Facts(
             repository=str(repository.common_dir),
             path=str(path),
             branch=branch,
-            base=tip or await resolve_commit(self._git, self._projects[session.project], self._base),
+            base=tip or (parked.head if parked else await self._base(session, repository)),
             branch_existed=tip is not None,
             adopted=False,
         )
@@ -92,17 +176,32 @@ class WorktreeWorkspace:
             if listed.path == path:
                 adopted = replace(facts, adopted=True)
                 await self._check_adoption(session, adopted, listed)
-                return adopted
+                return _Plan(adopted)
             if listed.branch == branch:
                 raise WorkspaceError(
                     f"the branch {facts.short_branch()!r} is checked out in {str(listed.path)!r}: "
                     "check out another branch there, or choose another role"
                 )
-        if await to_thread.run_sync(_is_in_the_way, path):
+        if await to_thread.run_sync(is_in_the_way, path):
             raise WorkspaceError(
                 f"{str(path)!r} is in the way: it is no worktree of this repository; move it elsewhere, or remove it"
             )
-        return facts
+        return _Plan(facts, parked)
+
+    async def _base(self, session: Session, repository: Repository) -> str:
+        project = self._projects[session.project]
+        return await resolve_commit(self._git, project, self._settings.base, repository)
+
+    async def _parked(self, session: Session, repository: Repository, tip: str | None) -> Parked | None:
+        """Return what is parked of this very session, if the role's branch is still where it was, or gone."""
+        try:
+            ref = ref_of(session.id)
+        except WorkspaceError:  # then nothing was
+            return None
+        if await branch_tip(self._git, repository.common_dir, ref) is None:
+            return None
+        found = await list_parked(self._git, repository.common_dir, ref)
+        return next((each for each in found if tip in {None, each.head}), None)
 
     async def _was_given_up(self, facts: Facts, listed: ListedWorktree) -> bool:
         """Take away what a relay began and was killed over; tell whether there was such a thing."""
@@ -122,10 +221,10 @@ class WorktreeWorkspace:
         path = Path(facts.path)
         if listed.prunable is None or listed.locked is not None:
             return False
-        if await to_thread.run_sync(_is_in_the_way, path):
+        if await to_thread.run_sync(is_in_the_way, path):
             return False
         logger.warning("%s is gone, and git still lists it: it is made anew", facts.path)
-        await removal.remove_worktree(self._git, facts)
+        await removal.remove_entry(self._git, facts)
         return True
 
     async def _check_adoption(self, session: Session, facts: Facts, listed: ListedWorktree) -> None:
@@ -145,7 +244,7 @@ class WorktreeWorkspace:
                 f"{where} is on {on}, not on {facts.short_branch()}: save what it holds, "
                 f"then run `git switch {facts.short_branch()}` in it"
             )
-        checkout = await open_checkout(self._git, listed.path)
+        checkout = await open_checkout(self._git, listed.path, Path(facts.repository))
         claim = await to_thread.run_sync(read_claim, checkout.git_dir)
         if claim is not None and claim.project != session.project:
             raise WorkspaceError(
@@ -157,83 +256,9 @@ class WorktreeWorkspace:
                 f"{where} is in use by process {', '.join(map(str, processes))}: end it, or choose another role"
             )
 
-    async def _make(self, session: Session, facts: Facts, prefix: Path) -> Path:
-        git, path, repository = self._git, Path(facts.path), Path(facts.repository)
-        made_directory = made_branch = False
-        try:
-            # Each of these steps happens or does not, cancelled or not, so that what is undone is what was done.
-            with anyio.CancelScope(shield=True):
-                await to_thread.run_sync(_make_directory, path)
-                made_directory = True
-            if not facts.branch_existed:
-                # The empty old value: only if there is no such branch.
-                await git.change(repository, "update-ref", facts.branch, facts.base, "")
-                made_branch = True
-            # Locked from its first moment until its checkout is complete: then nobody adopts it before that,
-            # and after a crash the cleaner knows that nobody has worked in it.
-            await git.change(
-                repository,
-                *("worktree", "add", "--no-checkout", "--lock", "--reason", unfinished(session)),
-                *(str(path), facts.short_branch()),
-            )
-            checkout = await open_checkout(git, path)
-            # This part may be long, and can be cancelled. It writes index and files alone: a git that is ended
-            # while it locks a ref may leave the lock behind, and no ref's lock goes away with the worktree.
-            await checkout.run("read-tree", "--reset", "-u", "--no-recurse-submodules", "HEAD")
-            directory = await to_thread.run_sync(_working_directory, path, prefix)
-            with anyio.CancelScope(shield=True):
-                base = "" if facts.branch_existed else facts.base
-                await to_thread.run_sync(partial(write_claim, base=base), checkout.git_dir, session)
-                # Last: nothing that can fail or be cancelled comes after it.
-                await git.change(repository, "worktree", "unlock", str(path))
-        except BaseException as error:
-            with anyio.CancelScope(shield=True):
-                try:
-                    if made_directory:
-                        await removal.discard_unfinished(git, facts, session.id, branch=made_branch)
-                    else:
-                        await removal.remove_parents(facts)
-                except (WorkspaceError, OSError) as left:
-                    logger.exception("could not undo the worktree %s", path)
-                    error.add_note(f"what was begun could not be undone, {facts.path!r} is left: {left}")
-            if isinstance(error, OSError):
-                raise WorkspaceError(f"cannot make the worktree {facts.path!r}: {error}") from error
-            raise
-        return directory
 
-
-def _take_over(git_dir: Path, session: Session) -> None:
-    claim = read_claim(git_dir)
-    write_claim(git_dir, session, base=claim.base if claim is not None else "")
-
-
-def _check_own_directories(top_level: Path, parent: Path) -> None:
-    # A repository may hold a link of this name, and lead us anywhere.
-    while parent != top_level:
-        if parent.is_symlink() or (parent.exists() and not parent.is_dir()):
-            raise WorkspaceError(f"{str(parent)!r} is not a directory of relaykit's own: move it elsewhere")
-        parent = parent.parent
-
-
-def _is_in_the_way(path: Path) -> bool:
-    """Tell whether there is anything at the path; an empty directory is none, and goes."""
-    try:
-        path.rmdir()  # a relay was killed just before git began
-    except OSError:
-        return os.path.lexists(path)
-    return False
-
-
-def _make_directory(path: Path) -> None:
-    for _ in range(100):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.mkdir()  # ours alone: it fails if anybody else has just made it
-        except FileNotFoundError:  # another role's end has just removed the empty parent
-            continue
-        else:
-            return
-    raise WorkspaceError(f"cannot make {str(path)!r}: its parent directory is removed again and again")
+def _branch(name: str) -> str:
+    return f"refs/heads/relaykit/{name}"
 
 
 def _working_directory(worktree: Path, prefix: Path) -> Path:

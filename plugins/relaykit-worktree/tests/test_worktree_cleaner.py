@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 
+from relaykit.clock import SystemClock
 from relaykit.session import Outcome
 from relaykit_worktree.cleaner import WorktreeCleaner
+from relaykit_worktree.errors import GitError
 from relaykit_worktree.facts import unfinished
-from relaykit_worktree.git import Git, GitError
+from relaykit_worktree.git import Git
+from relaykit_worktree.settings import WorktreeSettings
 from support.worktrees import (
     IDENTITY,
     Bench,
@@ -90,8 +94,10 @@ async def test_disposable_is_a_setting_and_takes_patterns(bench: Bench) -> None:
     _write(path / "node_modules" / "index.js")
     _write(path / "debug.log")
     assert (await bench.clean(make_session())).outcome is Outcome.KEPT
-    assert (await bench.clean(make_session(), disposable=())).outcome is Outcome.KEPT
-    assert (await bench.clean(make_session(), disposable=("node_modules", "*.log"))).outcome is Outcome.DONE
+    bench.settings = WorktreeSettings(disposable=())
+    assert (await bench.clean(make_session())).outcome is Outcome.KEPT
+    bench.settings = WorktreeSettings(disposable=("node_modules", "*.log"))
+    assert (await bench.clean(make_session())).outcome is Outcome.DONE
 
 
 async def test_other_roles_stay(bench: Bench) -> None:
@@ -298,7 +304,7 @@ async def test_what_a_crash_left_half_made_goes(bench: Bench) -> None:
     session = make_session()
     path = await bench.prepare(session)
     (path / "code.py").unlink()
-    git(bench.repository, "worktree", "lock", "--reason", unfinished(session), str(path))
+    git(bench.repository, "worktree", "lock", "--reason", unfinished(session.id), str(path))
     assert (await bench.clean(session)).outcome is Outcome.DONE
     assert everything(bench.repository) == before
 
@@ -310,22 +316,24 @@ async def test_any_git_command_that_fails_keeps_everything(bench: Bench) -> None
     commands: list[str] = []
 
     class Failing(Git):
-        async def attempt(self, directory: str | Path, /, *arguments: str) -> str:
+        async def attempt(self, directory: str | Path, /, *arguments: str, **more: Any) -> str:
             if len(commands) == nth:
                 raise GitError("it failed")
             commands.append(" ".join(arguments))
-            return await super().attempt(directory, *arguments)
+            return await super().attempt(directory, *arguments, **more)
 
     nth = 0
     while path.exists():
         commands.clear()
-        cleaner = WorktreeCleaner(git=Failing(20), disposable=())
+        cleaner = WorktreeCleaner(
+            git=Failing(20), settings=WorktreeSettings(disposable=()), clock=SystemClock()
+        )
         result = await cleaner.clean(bench.with_resources(make_session()), None)
         if not any(command.startswith("worktree remove") for command in commands):
             assert result.outcome is Outcome.KEPT
             assert everything(bench.repository) == before
         nth += 1
-    assert nth > 7
+    assert nth > 3
 
 
 async def test_a_commit_made_while_it_is_cleaned_is_not_lost(bench: Bench) -> None:
@@ -333,10 +341,10 @@ async def test_a_commit_made_while_it_is_cleaned_is_not_lost(bench: Bench) -> No
     late = git(bench.repository, "commit-tree", "-p", "HEAD", "-m", "late", "HEAD^{tree}").strip()
 
     class Late(Git):
-        async def attempt(self, directory: str | Path, /, *arguments: str) -> str:
+        async def attempt(self, directory: str | Path, /, *arguments: str, **more: Any) -> str:
             if arguments[:1] == ("update-ref",):
                 git(bench.repository, "update-ref", "refs/heads/relaykit/auth", late)
-            return await super().attempt(directory, *arguments)
+            return await super().attempt(directory, *arguments, **more)
 
     bench.git = Late(20)
     result = await bench.clean(make_session())
@@ -350,9 +358,9 @@ async def test_nothing_is_forced(bench: Bench) -> None:
     commands: list[tuple[str, ...]] = []
 
     class Watched(Git):
-        async def attempt(self, directory: str | Path, /, *arguments: str) -> str:
+        async def attempt(self, directory: str | Path, /, *arguments: str, **more: Any) -> str:
             commands.append(arguments)
-            return await super().attempt(directory, *arguments)
+            return await super().attempt(directory, *arguments, **more)
 
     bench.git = Watched(20)
     await bench.prepare(make_session())
@@ -366,10 +374,10 @@ async def test_a_removal_runs_to_its_end_though_it_is_cancelled(bench: Bench) ->
     scope = anyio.CancelScope()
 
     class Cancelling(Git):
-        async def attempt(self, directory: str | Path, /, *arguments: str) -> str:
+        async def attempt(self, directory: str | Path, /, *arguments: str, **more: Any) -> str:
             if arguments[:2] == ("worktree", "remove"):
                 scope.cancel()
-            return await super().attempt(directory, *arguments)
+            return await super().attempt(directory, *arguments, **more)
 
     bench.git = Cancelling(20)
     with scope:
@@ -381,6 +389,8 @@ async def test_a_removal_runs_to_its_end_though_it_is_cancelled(bench: Bench) ->
 async def test_another_sessions_resources_are_not_touched(bench: Bench) -> None:
     path = await bench.prepare(make_session())
     stranger = replace(make_session("s9"), resources={"worktree": bench.recorded["s1"]})
-    result = await WorktreeCleaner(git=Git(20), disposable=()).clean(stranger, None)
+    result = await WorktreeCleaner(
+        git=Git(20), settings=WorktreeSettings(disposable=()), clock=SystemClock()
+    ).clean(stranger, None)
     assert result.outcome is Outcome.KEPT
     assert (path / "code.py").is_file()

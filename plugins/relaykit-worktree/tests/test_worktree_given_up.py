@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,7 @@ import pytest
 from relaykit.errors import WorkspaceError
 from relaykit.session import Outcome
 from relaykit_worktree.facts import unfinished
-from support.worktrees import IDENTITY, Bench, git, make_repository, make_session
+from support.worktrees import IDENTITY, Bench, git, make_repository, make_session, reason_of_a_dead_process
 
 pytestmark = pytest.mark.anyio
 
@@ -26,19 +24,6 @@ def _identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     return Bench(make_repository(tmp_path / "shop"))
-
-
-def reason_of_a_dead_process() -> str:
-    """Return the lock of a maker that is no more: written by a process of its own."""
-    code = (
-        "from relaykit_worktree.facts import unfinished; from support.worktrees import make_session; "
-        "print(unfinished(make_session('dead')))"
-    )
-    environment = {"PYTHONPATH": str(Path(__file__).parents[3] / "tests")}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30, env=environment
-    )
-    return done.stdout.strip()
 
 
 async def test_a_worktree_that_was_never_finished_is_made_anew(bench: Bench) -> None:
@@ -60,7 +45,7 @@ async def test_an_empty_directory_is_not_in_the_way(bench: Bench) -> None:
 
 async def test_a_worktree_that_is_being_made_is_left_alone(bench: Bench) -> None:
     path = await bench.prepare(make_session("busy"))
-    git(bench.repository, "worktree", "lock", "--reason", unfinished(make_session("busy")), str(path))
+    git(bench.repository, "worktree", "lock", "--reason", unfinished("busy"), str(path))
     (path / "code.py").unlink()
     with pytest.raises(WorkspaceError, match="is locked"):
         await bench.prepare(make_session("next"))

@@ -170,7 +170,7 @@ def _locked(path: Path) -> None:
 
 
 def _locked_by_the_making_of_another_session(path: Path) -> None:
-    git(path, "worktree", "lock", "--reason", unfinished(make_session("other")), str(path))
+    git(path, "worktree", "lock", "--reason", unfinished("other"), str(path))
 
 
 def _nested_repository(path: Path) -> None:
@@ -266,7 +266,7 @@ KEPT: Mapping[Callable[[Path], None], str] = {
     _branch_checked_out_twice: "its branch is checked out in",
     _broken_index: "index file",
     _lost_git_file: "`.git` is missing or leads elsewhere",
-    _git_file_that_leads_to_the_main_repository: "it is not held by this session",
+    _git_file_that_leads_to_the_main_repository: "`.git` is missing or leads elsewhere",
     _claim_of_another_session: "not held by this session, but by other",
     _unreadable_claim: "cannot be read",
 }
@@ -281,7 +281,15 @@ def _contents(path: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("make", KEPT, ids=lambda make: make.__name__.strip("_"))
+SLICE = [_staged, _own_commits, _merge, _locked, _nested_repository_in_a_disposable_directory, _broken_index]
+"""What is looked for in each of the ways that there are: for the loop on which not all of them are tried."""
+
+
+@pytest.mark.parametrize(
+    ("anyio_backend", "make"),
+    [*(("asyncio", make) for make in KEPT), *(("trio", make) for make in SLICE)],
+    ids=lambda value: value if isinstance(value, str) else value.__name__.strip("_"),
+)
 async def test_what_would_be_lost_is_kept(bench: Bench, make: Callable[[Path], None]) -> None:
     path = await bench.prepare(make_session())
     make(path)

@@ -16,8 +16,8 @@ from relaykit.meter import NoMeter
 from relaykit.session import Phase
 from relaykit_worktree import WorktreePlugin
 from relaykit_worktree.cleaner import WorktreeCleaner
+from relaykit_worktree.errors import GitError
 from relaykit_worktree.facts import Facts
-from relaykit_worktree.git import GitError
 from relaykit_worktree.processes import processes_in
 from relaykit_worktree.repository import parse_worktrees
 from relaykit_worktree.settings import WorktreeSettings
@@ -91,4 +91,5 @@ def test_a_git_error_is_a_workspace_error_and_carries_its_facts() -> None:
     assert not error.is_contention
     assert GitError("", stderr="fatal: Unable to create '/r/.git/index.lock': File exists.").is_contention
     assert GitError("", stderr="fatal: failed to read worktrees/auth/commondir: Success").is_contention
+    assert GitError("", stderr="fatal: bad object worktrees/auth/HEAD\nerror: did not send all").is_contention
     assert not GitError("", stderr="fatal: a branch named 'x' already exists").is_contention

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 
 from relaykit.errors import InvalidAgentId, NotARepository, WorkspaceError
 from relaykit.session import Json, Outcome
-from relaykit_worktree.git import Git, GitError
+from relaykit_worktree.errors import GitError
+from relaykit_worktree.git import Git
+from relaykit_worktree.settings import WorktreeSettings
 from support.worktrees import (
     IDENTITY,
     Bench,
@@ -62,8 +65,11 @@ async def test_it_is_recorded_before_anything_is_made(bench: Bench) -> None:
         assert everything(bench.repository) == before
         raise OSError("the store is full")
 
+    async def say(text: str) -> None:
+        raise AssertionError(text)
+
     with pytest.raises(OSError, match="the store is full"):
-        await bench.workspace().prepare(make_session(), record)
+        await bench.workspace().prepare(make_session(), record, say)
     assert everything(bench.repository) == before
 
 
@@ -80,14 +86,14 @@ async def test_a_base_other_than_head_is_pinned(bench: Bench) -> None:
     first = git(bench.repository, "rev-parse", "HEAD").strip()
     git(bench.repository, "tag", "-am", "one", "v1")
     commit(bench.repository, "later.txt")
-    bench.base = "v1"
+    bench.settings = WorktreeSettings(base="v1")
     path = await bench.prepare(make_session())
     assert git(path, "rev-parse", "HEAD").strip() == first
     assert bench.recorded["s1"]["base"] == first
 
 
 async def test_a_base_that_is_no_commit(bench: Bench) -> None:
-    bench.base = "-rf"
+    bench.settings = WorktreeSettings(base="-rf")
     with pytest.raises(WorkspaceError, match="correct `base`"):
         await bench.prepare(make_session())
 
@@ -307,9 +313,9 @@ async def test_gits_lock_is_waited_for(bench: Bench) -> None:
     refused = anyio.Event()
 
     class Watched(Git):
-        async def attempt(self, directory: str | Path, /, *arguments: str) -> str:
+        async def attempt(self, directory: str | Path, /, *arguments: str, **more: Any) -> str:
             try:
-                return await super().attempt(directory, *arguments)
+                return await super().attempt(directory, *arguments, **more)
             except GitError as error:
                 if error.is_contention:
                     refused.set()

@@ -109,6 +109,8 @@ class PlainTeller:
         """Write what the relay said."""
         reason = str(body.get("reason", ""))
         match word:
+            case "preparing":
+                self._transcript.note(str(body.get("text", "")).rstrip("\n"))
             case "active":
                 self._transcript.note(f"the agent works in {body.get('worktreeDir')}")
             case "agent_crashed":

@@ -68,9 +68,11 @@ class MarkdownTeller:
             self._item(f"({shortened(stop_reason, _LINE)})")
 
     def notice(self, word: str, body: Json) -> None:
-        """Write how the session ended, or that it slept."""
+        """Write how the session ended, that it slept, or what was done before it began."""
         if word == "ended":
             self._item(f"the session has ended: {shortened(ended_of(body).reason, _TITLE)}")
+        elif word == "preparing":
+            self._item(f"(preparing: {shortened(str(body.get('text')), _TITLE)})")
         elif word in {"agent_crashed", "asleep", "wake_failed", "undelivered"}:
             self._item(f"({word.replace('_', ' ')}: {shortened(str(body.get('reason')), _LINE)})")
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from relaykit.hooks.registration import Command
 from relaykit_worktree.commands.work import APPLY, COMMIT, DIFF, PUSH
+from relaykit_worktree.commands.worktrees import WORKTREES
 
-COMMANDS: Sequence[Command] = (DIFF, COMMIT, PUSH, APPLY)
+COMMANDS: Sequence[Command] = (WORKTREES, DIFF, COMMIT, PUSH, APPLY)
 
 __all__ = ["COMMANDS"]
