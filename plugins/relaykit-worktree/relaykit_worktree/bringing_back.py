@@ -37,7 +37,7 @@ async def bring_back(
         adopted=False,
     )
     # No process holds it: it waits for the role's next session.
-    making = Making(git, facts, Claim(parked.session, parked.project, str(state_dir)))
+    making = Making(git, facts, Claim(parked.session, parked.project, state_dir=str(state_dir)))
     try:
         async with git.turn(repository.common_dir):
             await exclude(repository.common_dir)
