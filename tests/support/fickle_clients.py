@@ -107,6 +107,7 @@ class FickleClient:
     link: Link | None = None
     stalls: int = 0
     _newest: int = 0  # of what it was told
+    _begun: int = 0  # the newest, if that is a prompt which was not told whole yet
 
     # ------------------------------------------------------------ coming and going
 
@@ -168,12 +169,19 @@ class FickleClient:
         assert event["code"] == 1013, event
         if stalled is not None:
             assert stalled[1] == self.session_id
-            assert int(stalled[2]) >= self._newest  # what was sent before was read
-            self.place = int(stalled[2])
+            self._is_at(int(stalled[2]))
         self.stalls += 1
         link, self.link = self.link, None
         if link is not None:
             await link.break_off()
+
+    def _is_at(self, place: int) -> None:
+        """Take note of what the gateway says where we are."""
+        if place < self._newest:  # only the first of a prompt's two messages was sent: it will be told again
+            assert place + 1 == self._newest == self._begun
+            del self.told[self._newest]
+            self._newest = place
+        self.place = place
 
     def _hear(self, message: Mapping[str, Any]) -> None:
         if self.protocol == "ws":
@@ -197,11 +205,16 @@ class FickleClient:
     def _hear_acp(self, message: Mapping[str, Any]) -> None:
         method, params = message.get("method"), message.get("params", {})
         if method == "session/update":
-            self._note(params["_meta"]["relaykit"]["seq"], params["update"]["content"]["text"])
+            update = params["update"]
+            self._note(params["_meta"]["relaykit"]["seq"], update["content"]["text"])
+            if self.protocol == "aware" and update["sessionUpdate"] == "user_message_chunk":
+                self._begun = self._newest
         elif method == "_relaykit/gap":
             self._note_gap(params)
         elif method is not None:
             assert params["_meta"]["relaykit"]["seq"] >= self._newest
+            if method == "_relaykit/turn_started":
+                self._begun = 0
         else:
             assert "result" in message, f"{self.protocol}, behind {self.place}: {message}"
             facts = message["result"]["_meta"]["relaykit"]

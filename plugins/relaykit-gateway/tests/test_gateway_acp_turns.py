@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from relaykit.conversation import Frame, Kind
 from relaykit.errors import Refused
 from relaykit.hooks import hookimpl
 from relaykit.hooks.events import ModeRequest, PromptRequest
+from relaykit_gateway.acp.connection import AcpConnection
 from relaykit_gateway.gateway import Gateway
 from support.acp_sockets import AcpSocket, acp_socket, gateway_of, two_clients
 from support.gateways import gateway_settings, open_gateway_relay
@@ -57,6 +58,23 @@ def seqs(socket: AcpSocket) -> list[int]:
 
 
 # ---------------------------------------------------------------- prompts
+
+
+async def test_what_is_said_of_a_prompt_is_sent_in_one_go(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a client that is sent away in between would be told the prompt twice when it is back."""
+    sent: list[list[str]] = []
+    send_texts = AcpConnection.send_texts
+
+    async def noted(connection: AcpConnection, texts: Sequence[str]) -> None:
+        sent.append([json.loads(text).get("method") for text in texts])
+        await send_texts(connection, texts)
+
+    monkeypatch.setattr(AcpConnection, "send_texts", noted)
+    async with two_clients(gateway) as (plain, _aware, session_id):
+        await plain.told(session_id, "hello")
+    assert ["session/update", "_relaykit/turn_started"] in sent
 
 
 async def test_a_prompt_reaches_the_others_and_not_its_own_client(gateway: Gateway) -> None:

@@ -253,3 +253,23 @@ async def test_everything_comes_once_and_in_order(tmp_path: Path, seed: int) -> 
                 await there.act()
             await there.finish()
             there.check()
+
+
+async def test_a_client_that_is_sent_away_anywhere_hears_everything_once(tmp_path: Path) -> None:
+    """In the midst of an entry's messages too."""
+    with anyio.fail_after(SECONDS):
+        async with world(tmp_path, 0) as there:
+            await there.turn()
+            there.speak(2)
+            there.clients = []
+            for protocol in ("ws", "acp", "aware"):
+                for room in range(6):
+                    client = FickleClient(protocol, there.session_id)
+                    there.clients.append(client)
+                    await client.come(there.gateway, there.tasks, room=room)
+            await anyio.wait_all_tasks_blocked()
+            await there.stall()
+            for client in there.clients:
+                await client.read(1000)
+            await there.finish()
+            there.check()

@@ -177,11 +177,12 @@ class AcpFollower(Following[AcpRenderer]):
     async def _tell(self, entry: Entry, renderer: AcpRenderer) -> None:
         """Send what is no update to whom it concerns."""
         ref = entry.frame.ref
+        said: Sequence[str] = ()
         match entry.frame.kind:
             case Kind.PROMPT:
                 # What one says oneself does not come back.
                 if self._is_past(entry) or ref not in self.pending.turns:
-                    await self._say(*renderer.messages(entry))
+                    said = renderer.messages(entry)
                 elif not self._connection.hears_own_turns:
                     return
             case Kind.REQUEST | Kind.DECISION:
@@ -193,7 +194,10 @@ class AcpFollower(Following[AcpRenderer]):
             case Kind.NOTICE:
                 await self._note(entry)
         if self._connection.aware:
-            await self._say(*await renderer.extras(entry))
+            said = (*said, *await renderer.extras(entry))
+        await self._say(
+            *said
+        )  # in one go: a client that is sent away between them would hear the prompt twice
 
     async def _ask(self, entry: Entry, renderer: AcpRenderer) -> bool:
         """Put a question to the client, or take it back; False if this is all of the past, and stays there."""
