@@ -1,4 +1,4 @@
-"""ChildProcess: a program that we started, on either loop."""
+"""ChildProcess: a program that we started, on either loop; and what it may know of our environment."""
 
 from __future__ import annotations
 
@@ -10,6 +10,29 @@ from pathlib import Path
 
 import anyio
 from anyio import CapacityLimiter, to_thread
+
+_SAFE_NAMES = frozenset(
+    {
+        "HOME",
+        "LANG",
+        "LANGUAGE",
+        "LOGNAME",
+        "PATH",
+        "SHELL",
+        "TERM",
+        "TMPDIR",
+        "TZ",
+        "USER",
+    }
+)
+_SAFE_PREFIXES = ("LC_", "XDG_")
+
+
+def safe_environment(ours: Mapping[str, str]) -> dict[str, str]:
+    """Return what every program that we start gets of our environment: a short list, without anybody's secrets."""
+    return {
+        name: value for name, value in ours.items() if name in _SAFE_NAMES or name.startswith(_SAFE_PREFIXES)
+    }
 
 
 class ChildProcess:

@@ -4,24 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from relaykit.process import safe_environment
+
 SESSION_VARIABLE = "RELAYKIT_SESSION"
 NODE_VARIABLE = "RELAYKIT_NODE"
-
-_NAMES = frozenset(
-    {
-        "HOME",
-        "LANG",
-        "LANGUAGE",
-        "LOGNAME",
-        "PATH",
-        "SHELL",
-        "TERM",
-        "TMPDIR",
-        "TZ",
-        "USER",
-    }
-)
-_PREFIXES = ("LC_", "XDG_")
 
 
 def marker(session_id: str) -> str:
@@ -33,5 +19,4 @@ def child_environment(
     ours: Mapping[str, str], *, granted: Mapping[str, str], session_id: str, node: str
 ) -> dict[str, str]:
     """Return the environment of an agent: the safe list, what its settings grant, and the session's marker."""
-    safe = {name: value for name, value in ours.items() if name in _NAMES or name.startswith(_PREFIXES)}
-    return {**safe, **granted, SESSION_VARIABLE: session_id, NODE_VARIABLE: node}
+    return {**safe_environment(ours), **granted, SESSION_VARIABLE: session_id, NODE_VARIABLE: node}
