@@ -81,7 +81,7 @@ def test_a_list_in_its_plugins_table(tmp_path: Path) -> None:
 
 
 def test_lists_are_described(tmp_path: Path) -> None:
-    plugins = {"actions": Actions, "x": Things}
+    plugins: dict[str, type] = {"actions": Actions, "x": Things}
     rows = {row.key: row for row in describe(settings_from(tmp_path, TOP), plugins)}
     assert (rows["hooks[2].size"].value, rows["hooks[2].size"].owner) == ("2", "actions")
     assert rows["plugins.x.things[N].size"].default == "1"
