@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import anyio
 from anyio import CapacityLimiter
+from anyio.abc import TaskGroup
 
 from relaykit.meter import Figure, FigureKind, Meter
 from relaykit.tasks import OwnedTasks
@@ -48,7 +49,7 @@ class Hook:
         self, table: HookSettings, action: Action, *, settings: ActionsSettings, meter: Meter
     ) -> None:
         self.table = table
-        self.lanes = Lanes(self._do, limit=settings.max_pending)
+        self._lanes = Lanes(self._do, limit=settings.max_pending)
         self._action = action
         self._slots = CapacityLimiter(settings.concurrency)
         self._limit = settings.max_pending
@@ -56,11 +57,20 @@ class Hook:
         self._kind = "run" if table.run else "post"
         self._dropped = 0  # since there was last room
 
+    def open(self, tasks: TaskGroup) -> None:
+        """Begin, in these tasks."""
+        self.count("done", 0)  # so that every outcome is shown
+        self._lanes.start(tasks)
+
+    async def finish(self) -> None:
+        """Wait until everything is done."""
+        await self._lanes.idle()
+
     def offer(self, happening: Happening) -> None:
         """Have done what the hook is for. Returns at once."""
         if not self.table.matches(happening):
             return
-        if self.lanes.put(happening.lane, happening):
+        if self._lanes.put(happening.lane, happening):
             if self._dropped:
                 logger.warning("%s takes what comes again; it has dropped %d", self, self._dropped)
                 self._dropped = 0
@@ -68,13 +78,19 @@ class Hook:
         self.count("dropped")
         self._dropped += 1
         if self._dropped == 1:
-            logger.warning("%s: %d wait or are under way: what comes now is dropped", self, self.lanes.undone)
+            why = (
+                "has ended with the relay"
+                if self._lanes.closed
+                else f"has no room for more than {self._limit}"
+            )
+            logger.warning("%s %s: what comes now is dropped", self, why)
 
     def close(self) -> None:
-        """Say what is left undone."""
-        if self.lanes.undone:
-            self.count("dropped", self.lanes.undone)
-            logger.warning("%s: the relay ends, and %d are not done", self, self.lanes.undone)
+        """Take nothing any more, and say what was not done."""
+        undone = self._lanes.close()
+        if undone:
+            self.count("dropped", undone)
+            logger.warning("%s: the relay ends, and %d are not done", self, undone)
 
     def count(self, outcome: str, amount: int = 1) -> None:
         """Count what became of actions."""
@@ -118,16 +134,16 @@ class Actions:
     @asynccontextmanager
     async def open(self, _relay: Relay) -> AsyncIterator[None]:
         """Do what hooks want; at the end, what is not done yet has a bounded time."""
-        async with OwnedTasks() as tasks:
-            for hook in self._hooks:
-                hook.count("done", 0)  # so that every outcome is shown
-                hook.lanes.start(tasks)
-            try:
-                yield
-            finally:
-                with anyio.CancelScope(shield=True), anyio.move_on_after(self._shutdown_timeout):
-                    async with anyio.create_task_group() as finishing:
+        try:
+            async with OwnedTasks() as tasks:
+                for hook in self._hooks:
+                    hook.open(tasks)
+                try:
+                    yield
+                finally:
+                    with anyio.CancelScope(shield=True), anyio.move_on_after(self._shutdown_timeout):
                         for hook in self._hooks:
-                            finishing.start_soon(hook.lanes.finish)
-        for hook in self._hooks:
-            hook.close()
+                            await hook.finish()
+        finally:
+            for hook in self._hooks:
+                hook.close()

@@ -26,16 +26,15 @@ class Lanes(Generic[T]):
         self._limit = limit
         self._lanes: dict[str, deque[T]] = {}
         self._tasks: TaskGroup | None = None
-        self._closed = False
+        self.closed = False
         self._idle: anyio.Event | None = None
-        self.undone = 0
-        """Things that wait or are under way."""
+        self._undone = 0  # those that are under way too
 
     def put(self, lane: str, thing: T) -> bool:
         """Have a thing done in its turn. Returns at once; False if there is no room, or it is too late."""
-        if self._closed or self.undone >= self._limit:
+        if self.closed or self._undone >= self._limit:
             return False
-        self.undone += 1
+        self._undone += 1
         waiting = self._lanes.get(lane)
         if waiting is not None:
             waiting.append(thing)
@@ -46,23 +45,27 @@ class Lanes(Generic[T]):
         return True
 
     def start(self, tasks: TaskGroup) -> None:
-        """Begin to do things, in these tasks: cancelled, they leave `undone` what they did not do."""
+        """Begin to do things, in these tasks: cancelled, what they did not do stays undone."""
         self._tasks = tasks
         for lane in self._lanes:
             tasks.start_soon(self._work, lane)
 
-    async def finish(self) -> None:
-        """Take nothing any more, and wait until nothing is left to do."""
-        self._closed = True
+    async def idle(self) -> None:
+        """Wait until nothing is left to do."""
         if self._lanes:
             self._idle = anyio.Event()
             await self._idle.wait()
+
+    def close(self) -> int:
+        """Take nothing any more, and return how many things are not done."""
+        self.closed = True
+        return self._undone
 
     async def _work(self, lane: str) -> None:
         waiting = self._lanes[lane]
         while waiting:
             await self._do(waiting.popleft())
-            self.undone -= 1
+            self._undone -= 1
         del self._lanes[lane]
         if not self._lanes and self._idle is not None:
             self._idle.set()

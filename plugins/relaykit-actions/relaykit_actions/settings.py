@@ -132,10 +132,10 @@ class HookSettings:
     def _check_post(self) -> None:
         schemes = ("https", "http") if self.allow_private else ("https",)
         try:
-            port = self.url.port
+            right = self.url.scheme in schemes and self.url.hostname and self.url.port != 0
         except ValueError:
-            port = 0
-        if self.url.scheme not in schemes or not self.url.hostname or port == 0:
+            right = False
+        if not right:
             more = "" if self.allow_private else "; http:// needs `allow_private = true`"
             raise self.where.wrong("post", f"it is not of the form https://host/path{more}")
         if "@" in self.url.netloc or self.url.fragment:

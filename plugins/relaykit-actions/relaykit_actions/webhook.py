@@ -22,6 +22,7 @@ from relaykit_actions.signature import sign
 
 _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 60.0
+_DOUBLINGS = 6
 _PATIENCE = 3600.0
 """Seconds behind which nobody is asked again, whatever `Retry-After` says."""
 
@@ -46,7 +47,7 @@ class Pauses:
 
     def after(self, failures: int) -> float:
         """Return the seconds to wait after so many failures: doubled each time, and of that the half to the whole."""
-        pause = min(_FIRST_PAUSE * 2.0 ** (failures - 1), _LONGEST_PAUSE)
+        pause = min(_FIRST_PAUSE * 2.0 ** min(failures - 1, _DOUBLINGS), _LONGEST_PAUSE)
         return pause * (0.5 + self.jitter() / 2)
 
 
@@ -104,7 +105,7 @@ class Webhook:
         except TimeoutError:
             raise _Again(f"no answer within {self.timeout:g} s") from None
         except (httpx.TransportError, OSError) as error:
-            raise _Again(f"{type(error).__name__}: {error}") from error
+            raise _Again(_why(error)) from error
         status = response.status_code
         if status == httpx.codes.TOO_MANY_REQUESTS or status >= httpx.codes.INTERNAL_SERVER_ERROR:
             after = seconds_of(response.headers.get("retry-after", ""), now=self.clock.now())
@@ -167,6 +168,14 @@ class Webhook:
         if not allowed:
             raise OSError("the host has no address")
         return allowed
+
+
+def _why(error: BaseException) -> str:
+    """Return what an error says; if that is nothing, what those say that led to it."""
+    telling: BaseException | None = error
+    while telling is not None and not str(telling):
+        telling = telling.__cause__ or telling.__context__
+    return f"{type(error).__name__}: {telling or 'nobody says why'}"
 
 
 def seconds_of(retry_after: str, *, now: datetime) -> float:
