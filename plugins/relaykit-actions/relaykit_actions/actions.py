@@ -43,7 +43,7 @@ class Action(Protocol):
 
 
 class Hook:
-    """One table of ``[[hooks]]`` at work: what of one session it does is in order, sessions go side by side."""
+    """One table of ``[[hooks]]`` at work: what it does of one session is in order, and sessions go side by side."""
 
     def __init__(
         self, table: HookSettings, action: Action, *, settings: ActionsSettings, meter: Meter
@@ -78,11 +78,8 @@ class Hook:
         self.count("dropped")
         self._dropped += 1
         if self._dropped == 1:
-            why = (
-                "has ended with the relay"
-                if self._lanes.closed
-                else f"has no room for more than {self._limit}"
-            )
+            full = f"has no room for more than {self._limit}"
+            why = "has ended with the relay" if self._lanes.closed else full
             logger.warning("%s %s: what comes now is dropped", self, why)
 
     def close(self) -> None:

@@ -114,9 +114,8 @@ async def _end_group(child: ChildProcess) -> None:
         _signal(child.pid, signal.SIGTERM)
         with anyio.move_on_after(_TERM_GRACE):
             await child.wait()
-    _signal(
-        child.pid, signal.SIGKILL
-    )  # also what it has left: the group has its number as long as anybody is in it
+    # Also to what it has left: nobody else gets the group's number as long as anybody is in it.
+    _signal(child.pid, signal.SIGKILL)
     if child.exit_code is None:
         with anyio.move_on_after(_KILL_GRACE):
             await child.wait()

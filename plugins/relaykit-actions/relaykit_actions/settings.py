@@ -51,7 +51,7 @@ class HookSettings:
         self._check_events()
         self._check_filters()
         if bool(self.run) is (self.post is not None):
-            raise ValueError("it has one of `run` and `post`, and not both")
+            raise ValueError("it needs one of `run` and `post`, and not both")
         if self.run:
             self._check_run()
         else:
