@@ -39,7 +39,7 @@ def test_rules_are_read_in_their_order(tmp_path: Path) -> None:
 def test_rules_are_described(tmp_path: Path) -> None:
     rows = {row.key: row for row in describe(settings_from(tmp_path, RULES), {})}
     assert rows["permissions[1].path"].value == '"src/**"'
-    assert rows["permissions[1].path"].origin == str(tmp_path / "relaykit.toml")
+    assert rows["permissions[1].path"].origin == f"{tmp_path / 'relaykit.toml'}:2"
     assert (rows["permissions[2].kind"].value, rows["permissions[2].kind"].origin) == ("", "default")
     unset = {row.key: row for row in describe(settings_from(tmp_path, ""), {})}
     assert unset["permissions[N].action"].type == "one of 'allow', 'reject', 'ask'"
@@ -61,7 +61,7 @@ def test_rules_are_described(tmp_path: Path) -> None:
 )
 def test_a_rule_that_is_wrong_is_told_by_its_number(tmp_path: Path, toml: str, key: str, said: str) -> None:
     error = wrong(tmp_path, f'[[permissions]]\naction = "ask"\n[[permissions]]\n{toml}')
-    assert (error.key, error.origin) == (key, str(tmp_path / "relaykit.toml"))
+    assert (error.key, error.origin) == (key, f"{tmp_path / 'relaykit.toml'}:3")
     assert said in str(error)
 
 

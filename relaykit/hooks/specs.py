@@ -64,6 +64,9 @@ def relaykit_register_settings() -> type:
     """Declare the frozen dataclass of the plugin's own ``[plugins.NAME]`` table.
 
     Example: ``return SqliteSettings``, with its fields made by `relaykit.settings.setting`.
+
+    A field of the type ``tuple[Rule, ...]``, where Rule is such a dataclass too, is a list of tables:
+    ``[[plugins.NAME.FIELD]]``. A field of the type `relaykit.settings.Where` is told where its table is written.
     """
 
 

@@ -1,15 +1,14 @@
 """Settings: relaykit.toml and RELAYKIT_SECTION__KEY, as frozen dataclasses. Each plugin declares its own."""
 
-from relaykit.settings.declaration import setting
+from relaykit.settings.declaration import Where, setting
+from relaykit.settings.description import SettingRow, describe
 from relaykit.settings.permissions import PermissionRule, RuleAction, ToolKind
 from relaykit.settings.settings import (
     MASK,
     AgentSettings,
     ProjectSettings,
     RelaySettings,
-    SettingRow,
     Settings,
-    describe,
     load_settings,
 )
 
@@ -23,6 +22,7 @@ __all__ = [
     "SettingRow",
     "Settings",
     "ToolKind",
+    "Where",
     "describe",
     "load_settings",
     "setting",

@@ -1,11 +1,31 @@
-"""setting: declares one key of a settings dataclass."""
+"""setting: declares one key of a settings dataclass. Where: the place at which its table is written."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, field
+from dataclasses import MISSING, dataclass, field
 from types import MappingProxyType
 from typing import Any
+
+from relaykit.errors import SettingsError
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Where a table is written. A field of this type is no key: it is filled by who reads the table.
+
+    For what can be found wrong only later, when the settings have been read.
+
+    :param table: ``hooks[2]``.
+    :param origin: the file, and the line if that is known.
+    """
+
+    table: str = ""
+    origin: str = ""
+
+    def wrong(self, key: str, message: str) -> SettingsError:
+        """Return the error that says what is wrong with a key of this table."""
+        return SettingsError(message, key=f"{self.table}.{key}", origin=self.origin)
 
 
 def setting(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 import types
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
@@ -77,8 +77,18 @@ def kind_of(hint: object) -> Kind:
         return _choice({member.value: member for member in hint})
     raise TypeError(
         f"{hint!r} is not a type that settings can hold: use str, int, float, bool, Path, tuple[str, ...], "
-        "Mapping[str, str], tuple[Mapping[str, Any], ...], a Literal of strings, a StrEnum, or one of these and None"
+        "Mapping[str, str], tuple[Mapping[str, Any], ...], a Literal of strings, a StrEnum, one of these and None, or "
+        "a tuple of dataclasses"
     )
+
+
+def table_of(hint: object) -> type | None:
+    """Return the dataclass of a list of tables, whose type is ``tuple[Rule, ...]``; None for what is no such list."""
+    arguments = get_args(hint)
+    if get_origin(hint) is not tuple or len(arguments) != 2 or arguments[1] is not Ellipsis:  # noqa: PLR2004
+        return None
+    item = arguments[0]
+    return item if isinstance(item, type) and is_dataclass(item) else None
 
 
 def to_toml(value: object) -> str:

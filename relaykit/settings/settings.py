@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
 from relaykit.errors import SettingsError, did_you_mean
 from relaykit.settings.declaration import setting
-from relaykit.settings.kinds import kind_of, to_toml
+from relaykit.settings.lists import LISTS, place_in
 from relaykit.settings.permissions import PermissionRule
-from relaykit.settings.sources import Sources, fold, is_secret, place_in, read_sources, user_directory
+from relaykit.settings.sources import Sources, fold, read_sources, user_directory
 
 T = TypeVar("T")
 
@@ -211,10 +211,11 @@ class Settings:
         for number, rule in enumerate(self.permissions, 1):
             name = getattr(rule, key)
             if name is not None and name not in known:
+                place = place_in("permissions", number)
                 raise SettingsError(
                     f"there is no {key} {name!r}{did_you_mean(name, known)}; there are: {', '.join(known)}",
-                    key=f"{place_in('permissions', number)}.{key}",
-                    origin=str(self.sources.file or ""),
+                    key=f"{place}.{key}",
+                    origin=self.sources.origin_of_table((place,)),
                 )
 
     def check_plugins(self, installed: Iterable[str]) -> None:
@@ -232,6 +233,13 @@ class Settings:
                     key=f"plugins.{name}",
                     origin=self.sources.origin_of_table(("plugins", name)),
                 )
+        for name, table in LISTS.items():
+            if table and table[-1] not in known and name in self.sources.tables:
+                raise SettingsError(
+                    f"it is for the plugin {table[-1]!r}, which is not installed: pip install relaykit-{table[-1]}",
+                    key=name,
+                    origin=str(self.sources.file),
+                )
         for name in self.relay.disabled:
             if name not in known:
                 given = self.sources.find(("relay",), "disabled")
@@ -240,23 +248,6 @@ class Settings:
                     key="relay.disabled",
                     origin=given.origin if given else "",
                 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SettingRow:
-    """One key, for people. Values are written as in TOML; a secret's is ``***``, and what is unset is empty.
-
-    :param origin: the file or the environment variable that says it, or ``default``.
-    :param owner: ``relaykit``, or the plugin whose key it is.
-    """
-
-    key: str
-    type: str
-    value: str
-    default: str
-    origin: str
-    owner: str
-    help: str
 
 
 def load_settings(config: Path | None = None, *, environ: Mapping[str, str], cwd: Path) -> Settings:
@@ -281,69 +272,11 @@ def load_settings(config: Path | None = None, *, environ: Mapping[str, str], cwd
         projects=projects or MappingProxyType({"default": ProjectSettings(path=cwd)}),
         agents=_read_all(sources, "agents", AgentSettings),
         state_dir=state_dir,
-        permissions=tuple(sources.read_list(PermissionRule, "permissions")),
+        permissions=tuple(sources.read_list(PermissionRule, ("permissions",))),
         sources=sources,
     )
     settings.check_rules("project", settings.projects)
     return settings
-
-
-def describe(settings: Settings, plugins: Mapping[str, type]) -> Sequence[SettingRow]:
-    """Return a row for every key: core's, and those of each plugin's dataclass.
-
-    Where no agent is configured, ``agents.NAME`` shows what could be.
-
-    :param plugins: the settings dataclass of each plugin that has one.
-    :raises SettingsError: a plugin's table is wrong.
-    """
-    relay = replace(settings.relay, state_dir=settings.state_dir)  # the effective one
-    rows = _describe(settings, ("relay",), RelaySettings, relay, "relaykit")
-    for name, project in settings.projects.items():
-        rows += _describe(settings, ("projects", name), ProjectSettings, project, "relaykit")
-    for name, agent in settings.agents.items():
-        rows += _describe(settings, ("agents", name), AgentSettings, agent, "relaykit")
-    if not settings.agents:
-        rows += _describe(settings, ("agents", "NAME"), AgentSettings, None, "relaykit")
-    for number, rule in enumerate(settings.permissions or (None,), 1):
-        name = "permissions[N]" if rule is None else place_in("permissions", number)
-        rows += _describe(settings, (name,), PermissionRule, rule, "relaykit")
-    for name, cls in sorted(plugins.items()):
-        rows += _describe(settings, ("plugins", name), cls, settings.plugin(name, cls), name)
-    return rows
-
-
-def _describe(
-    settings: Settings, path: tuple[str, ...], cls: type, instance: object | None, owner: str
-) -> list[SettingRow]:
-    hints = get_type_hints(cls)
-    rows = []
-    for declaration in fields(cls):
-        default = declaration.default
-        if declaration.default_factory is not MISSING:
-            default = declaration.default_factory()
-        default = None if default is MISSING else default
-        given = settings.sources.find(path, declaration.name)
-        value = default if instance is None else getattr(instance, declaration.name)
-        shown = declaration.metadata.get("shown")
-        if shown is not None and value is not None:
-            value = shown(value)
-        secret = is_secret(declaration)
-        rows.append(
-            SettingRow(
-                key=".".join((*path, declaration.name)),
-                type=kind_of(hints[declaration.name]).label,
-                value=_shown(value, secret=secret),
-                default=_shown(default, secret=secret),
-                origin=given.origin if given else "default",
-                owner=owner,
-                help=declaration.metadata.get("help", ""),
-            )
-        )
-    return rows
-
-
-def _shown(value: object, *, secret: bool) -> str:
-    return MASK if secret and value is not None and value != "" else to_toml(value)
 
 
 def _read_all(sources: Sources, section: str, cls: type[T]) -> Mapping[str, T]:

@@ -10,15 +10,15 @@ from types import MappingProxyType
 from typing import Any, TypeVar, get_type_hints
 
 from relaykit.errors import SettingsError, did_you_mean
-from relaykit.settings.kinds import Place, WrongKind, describe_found, kind_of, to_toml
+from relaykit.settings.declaration import Where
+from relaykit.settings.kinds import Place, WrongKind, describe_found, kind_of, table_of, to_toml
+from relaykit.settings.lists import LISTS, lines_of, member, no_variable, place_in
 
 T = TypeVar("T")
 
 PREFIX = "RELAYKIT_"
 SECTIONS: Mapping[str, int] = MappingProxyType({"relay": 1, "projects": 2, "agents": 2, "plugins": 2})
 """Every section, and of how many parts the name of a table in it is."""
-LISTS = ("permissions",)
-"""Every list of tables, which the file alone can have: their order says which goes first."""
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -44,11 +44,13 @@ class Sources:
 
     :param tables: the file, as TOML has it.
     :param given: what overrides the file, by its folded names: ``("relay", "storage")``.
+    :param lines: at which line of the file each table of a list begins: ``hooks[2]``.
     """
 
     file: Path | None = None
     tables: Mapping[str, Any] = field(default_factory=dict, repr=False)
     given: Mapping[tuple[str, ...], Given] = field(default_factory=dict, repr=False)
+    lines: Mapping[str, int] = field(default_factory=dict, repr=False)
     cwd: Path = Path()
     home: Path = Path()
 
@@ -82,11 +84,7 @@ class Sources:
                 )
         for path, given in self.given.items():
             if path[0] in LISTS:
-                raise SettingsError(
-                    f"[[{path[0]}]] is a list of tables: write it into the file, as no variable can say its order",
-                    key=".".join(path),
-                    origin=given.origin,
-                )
+                raise no_variable(path, given.origin)
             if path[0] not in SECTIONS:
                 near = did_you_mean(path[0], SECTIONS)
                 raise SettingsError(
@@ -113,9 +111,15 @@ class Sources:
         """
         declared = _declared(cls)
         hints = get_type_hints(cls)
-        self._check_keys(path, declared)
+        self._check_keys(path, [name for name in declared if hints[name] is not Where])
         values: dict[str, Any] = {}
         for name, declaration in declared.items():
+            if hints[name] is Where:
+                values[name] = Where(".".join(path), self._origin(path))
+                continue
+            if (table := table_of(hints[name])) is not None:
+                values[name] = tuple(self.read_list(table, (*path, name)))
+                continue
             given = self.find(path, name)
             kind = kind_of(hints[name])
             if given is None:
@@ -135,23 +139,37 @@ class Sources:
                 ) from None
         try:
             return cls(**values)
+        except SettingsError:
+            raise  # it says already where
         except ValueError as error:
             origins = dict.fromkeys(given.origin for name in declared if (given := self.find(path, name)))
             raise SettingsError(str(error), key=".".join(path), origin=", ".join(origins)) from error
 
-    def read_list(self, cls: type[T], name: str) -> Sequence[T]:
+    def read_list(self, cls: type[T], path: tuple[str, ...]) -> Sequence[T]:
         """Return an instance of a settings dataclass for each table of a list, in their order.
 
         :raises SettingsError: as `read`; the key is ``permissions[2]`` for the second.
         """
-        tables = self.tables.get(name, [])
+        if (given := self.given.get(tuple(map(fold, path)))) is not None:
+            raise no_variable(path, given.origin)
+        return [self.read(cls, place) for place in self.places(path)]
+
+    def places(self, path: tuple[str, ...]) -> Sequence[tuple[str, ...]]:
+        """Return the paths of a list's tables. A list of `LISTS` is at the top, whatever table has it as a key.
+
+        :raises SettingsError: it is no list of tables.
+        """
+        above = () if LISTS.get(path[-1]) == path[:-1] else path[:-1]
+        name = path[-1]
+        tables = self._table(above).get(name, [])
         if not isinstance(tables, list) or not all(isinstance(table, Mapping) for table in tables):
+            path = (*above, name)
             raise SettingsError(
-                f"expected tables, each under [[{name}]]; found {describe_found(tables)}",
-                key=name,
+                f"expected tables, each under [[{'.'.join(path)}]]; found {describe_found(tables)}",
+                key=".".join(path),
                 origin=str(self.file),
             )
-        return [self.read(cls, (place_in(name, number),)) for number in range(1, len(tables) + 1)]
+        return [(*above, place_in(name, number)) for number in range(1, len(tables) + 1)]
 
     def find(self, path: tuple[str, ...], name: str) -> Given | None:
         """Return what was said for a key, or None if nothing was."""
@@ -161,11 +179,11 @@ class Sources:
         table = self._table(path)
         if name not in table or self.file is None:
             return None
-        return Given(table[name], str(self.file), text=False, base=self.file.parent)
+        return Given(table[name], self._origin(path), text=False, base=self.file.parent)
 
     def in_file(self, path: tuple[str, ...]) -> bool:
         """Tell whether the file has this table."""
-        return path[-1] in self._table(path[:-1])
+        return member(self._table(path[:-1]), path[-1]) is not None
 
     def names_table(self, path: tuple[str, ...]) -> bool:
         """Tell whether the file or the environment says anything about this table."""
@@ -173,8 +191,10 @@ class Sources:
 
     def origin_of_table(self, path: tuple[str, ...]) -> str:
         """Return who first says anything about this table, or nothing."""
-        if self.in_file(path):
-            return str(self.file)
+        if self.in_file(path) or any(
+            table == path and name in self.tables for name, table in LISTS.items() if table
+        ):
+            return self._origin(path)
         folded = tuple(map(fold, path))
         return next((given.origin for key, given in self.given.items() if key[: len(path)] == folded), "")
 
@@ -187,9 +207,10 @@ class Sources:
         return replace(self, given={**self.given, **mine})
 
     def _table(self, path: tuple[str, ...]) -> Mapping[str, Any]:
-        table: object = {**self.tables, **self._listed()}
+        table: object = self.tables
         for depth, name in enumerate(path, 1):
-            table = table.get(name, _NOTHING) if isinstance(table, Mapping) else _NOTHING
+            table = member(table, name) if isinstance(table, Mapping) else None
+            table = _NOTHING if table is None else table
             if not isinstance(table, Mapping):
                 raise SettingsError(
                     f"expected a table; found {describe_found(table)}",
@@ -198,24 +219,22 @@ class Sources:
                 )
         return table if isinstance(table, Mapping) else _NOTHING
 
-    def _listed(self) -> Mapping[str, Any]:
-        """Return the tables of all lists, by their places."""
-        return {
-            place_in(name, number): table
-            for name in LISTS
-            if isinstance(tables := self.tables.get(name), list)
-            for number, table in enumerate(tables, 1)
-        }
+    def _origin(self, path: tuple[str, ...]) -> str:
+        """Return the file, with the line at which a table of a list begins."""
+        line = self.lines.get(path[0]) if path else None
+        return f"{self.file}:{line}" if line else str(self.file or "")
 
     def _check_keys(self, path: tuple[str, ...], declared: Iterable[str]) -> None:
-        known = tuple(declared)
+        known = tuple(name for name in declared if LISTS.get(name) != path)
         keys = f"; its keys: {', '.join(known)}" if known else "; it has no settings"
         for name in self._table(path):
             if name not in known:
+                listed = LISTS.get(name) == path
+                near = f": write it as [[{name}]]" if listed else f"{did_you_mean(name, known)}{keys}"
                 raise SettingsError(
-                    f"there is no such key{did_you_mean(name, known)}{keys}",
+                    f"there is no such key{near}",
                     key=".".join((*path, name)),
-                    origin=str(self.file),
+                    origin=self._origin(path),
                 )
         folded = tuple(map(fold, path))
         for given_path, given in self.given.items():
@@ -228,12 +247,12 @@ class Sources:
 
     def _missing(self, path: tuple[str, ...], name: str) -> SettingsError:
         variable = PREFIX + "__".join(fold(part).upper() for part in (*path, name))
-        listed = path[0].endswith("]")  # which no variable sets
+        listed = path[-1].endswith("]")  # which no variable sets
         where = "" if listed else f": set it in [{'.'.join(path)}], or as {variable}"
         return SettingsError(
             f"it is required{where}",
             key=".".join((*path, name)),
-            origin=str(self.file) if self.file else "",
+            origin=self._origin(path),
         )
 
 
@@ -244,18 +263,16 @@ def read_sources(config: Path | None, *, environ: Mapping[str, str], cwd: Path) 
     """
     home = Path(environ.get("HOME") or Path.home())
     file = _find_file(config, environ, cwd, home)
+    text = _read(file) if file else ""
+    tables = _parse(text, file) if file else _NOTHING
     return Sources(
         file=file,
-        tables=_parse(file) if file else _NOTHING,
+        tables=tables,
+        lines=lines_of(text, tables),
         given=_variables(environ, cwd),
         cwd=cwd,
         home=home,
     )
-
-
-def place_in(name: str, number: int) -> str:
-    """Return what a table of a list is called: ``permissions[2]`` is the second."""
-    return f"{name}[{number}]"
 
 
 def user_directory(variable: str, fallback: str, *, environ: Mapping[str, str], home: Path) -> Path:
@@ -293,9 +310,9 @@ def _find_file(config: Path | None, environ: Mapping[str, str], cwd: Path, home:
     return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 
-def _parse(file: Path) -> Mapping[str, Any]:
+def _read(file: Path) -> str:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        return file.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise SettingsError("there is no such file", origin=str(file)) from None
     except OSError as error:
@@ -304,6 +321,11 @@ def _parse(file: Path) -> Mapping[str, Any]:
         raise SettingsError(
             f"it is not UTF-8 text: {error.reason} at byte {error.start}", origin=str(file)
         ) from None
+
+
+def _parse(text: str, file: Path) -> Mapping[str, Any]:
+    try:
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"it is not valid TOML: {error}", origin=str(file)) from None
 

@@ -19,6 +19,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from support.certificates import make_certificate
 from support.servers import Server, relay
 
 RECIPES = Path(__file__).parents[2] / "examples" / "deployment"
@@ -105,26 +106,8 @@ def front(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         if shutil.which(program) is None:
             pytest.skip(f"SKIPPED: {program} is not installed here; .ci/run installs it")
     scratch = tmp_path_factory.mktemp("proxy")
-    subprocess.run(
-        [
-            *(
-                "openssl",
-                "req",
-                "-x509",
-                "-newkey",
-                "ec",
-                "-pkeyopt",
-                "ec_paramgen_curve:prime256v1",
-                "-nodes",
-            ),
-            *("-days", "2", "-subj", f"/CN={NAME}", "-addext", f"subjectAltName=DNS:{NAME}"),
-            *("-keyout", str(scratch / "key.pem"), "-out", str(scratch / "cert.pem")),
-        ],
-        check=True,
-        capture_output=True,
-        timeout=SECONDS,
-    )
-    trust = ssl.create_default_context(cafile=str(scratch / "cert.pem"))
+    certificate, _ = make_certificate(scratch, f"DNS:{NAME}")
+    trust = ssl.create_default_context(cafile=str(certificate))
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]
     variables = {"RELAYKIT_PLUGINS__GATEWAY__PUBLIC_URL": f"https://{NAME}"}

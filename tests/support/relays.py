@@ -31,7 +31,7 @@ ECHO = "echo"
 def relay_settings(
     directory: Path, *, workspace: str = "in_place", toml: str = "", **environ: str
 ) -> Settings:
-    """Return settings for a relay over the project ``directory/project``, with no gateway, no metrics and no audit.
+    """Return settings for a relay over the project ``directory/project``, without actions, audit, gateway and metrics.
 
     :param environ: ``PLUGINS__ACP__EOF_GRACE="1"``: what goes behind ``RELAYKIT_``.
     """
@@ -39,7 +39,7 @@ def relay_settings(
     project.mkdir(exist_ok=True)
     (project / "relaykit.toml").write_text(toml)
     given = {
-        "RELAY__DISABLED": '["audit", "gateway", "prometheus"]',
+        "RELAY__DISABLED": '["actions", "audit", "gateway", "prometheus"]',
         "RELAY__WORKSPACE": workspace,
         "RELAY__STATE_DIR": str(directory / "state"),
         "PLUGINS__ACP__KNOWN_AGENTS": "false",  # whatever is installed here
@@ -74,6 +74,18 @@ async def running_relay(
     """Run a relay with the installed plugins and these."""
     settings = relay_settings(directory, workspace=workspace, toml=toml, **environ)
     async with open_relay(settings, plugins=load_plugins(settings, extra=plugins)) as relay:
+        yield relay
+
+
+@asynccontextmanager
+async def acting_relay(
+    directory: Path, *, toml: str, plugins: Mapping[str, object] | None = None, **environ: str
+) -> AsyncIterator[Relay]:
+    """Run a relay with what is installed, relaykit-actions too."""
+    disabled = '["audit", "gateway", "prometheus"]'
+    async with running_relay(
+        directory, toml=toml, plugins=plugins, RELAY__DISABLED=disabled, **environ
+    ) as relay:
         yield relay
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import shutil
 import ssl
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
-from support.connecting import SECONDS, connect_editor
+from support.certificates import make_certificate
+from support.connecting import connect_editor
 from support.cutting_proxy import CuttingProxy, cutting_proxy
 from support.servers import relay
 
@@ -35,8 +34,7 @@ class Front:
 @pytest.fixture(scope="module")
 def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
     here = tmp_path_factory.mktemp("tls")
-    certificate, key = here / "certificate.pem", here / "key.pem"
-    make_certificate(certificate, key)
+    certificate, key = make_certificate(here, "IP:127.0.0.1")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     with cutting_proxy(context) as proxy:
@@ -45,18 +43,6 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
             proxy.forward_to(server.url)
             token = server.headers["Authorization"].removeprefix("Bearer ")
             yield Front(proxy, token, str(certificate))
-
-
-def make_certificate(certificate: Path, key: Path) -> None:
-    request = (
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=relay"
-    )
-    subprocess.run(
-        [*request.split(), "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate],
-        check=True,
-        capture_output=True,
-        timeout=SECONDS,
-    )
 
 
 def test_a_conversation_by_tls_that_is_cut(front: Front) -> None:
