@@ -49,7 +49,7 @@ class _Listener:
     plugin: str
     hook: str
     function: Callable[..., Any]
-    takes_argument: bool
+    arguments: int  # how many it takes: see `Implementation`
     overruns: int = 0
     off: bool = False
 
@@ -102,7 +102,7 @@ class Dispatcher:
         self._on_switch_off = on_switch_off
         self._listeners: dict[str, tuple[_Listener, ...]] = {
             hook: tuple(
-                _Listener(found.plugin, hook, found.function, bool(found.argnames))
+                _Listener(found.plugin, hook, found.function, len(found.argnames))
                 for found in plugins.implementations(hook)
             )
             for hook in plugins.asynchronous_hooks()
@@ -265,7 +265,7 @@ class Dispatcher:
 
 async def _run(listener: _Listener, argument: object, call: _Call) -> None:
     try:
-        await (listener.function(argument) if listener.takes_argument else listener.function())
+        await listener.function(*(argument,) * listener.arguments)
         call.finished = True
     except Exception as error:  # noqa: BLE001 -- logged and counted by the dispatcher
         call.error = error

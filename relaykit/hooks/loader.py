@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ import pluggy
 
 from relaykit.errors import DuplicatePlugin, PluginError, PluginLoadError
 from relaykit.hooks import builtin, specs
+from relaykit.hooks.compatibility import check_version, deprecated_uses
 from relaykit.hooks.plugin_set import BUILTIN, Plugin, PluginSet, PluginState
 from relaykit.hooks.validation import check_hooks
 
@@ -34,7 +36,8 @@ def load_plugins(
     """Load every installed plugin that the settings do not disable, sorted by name, into a set of its own.
 
     A plugin that is installed, but cannot be loaded, is recorded as broken and skipped; so long as the
-    settings have no table for it. One that is disabled is not imported.
+    settings have no table for it. One that is disabled is not imported, nor is one that needs newer hooks.
+    Deprecated hooks and arguments are warned of, in the log and as `DeprecationWarning`, and work.
 
     A plugin is a module, an object with hooks as methods, or a class: each set has an instance of its own.
 
@@ -44,6 +47,7 @@ def load_plugins(
         commands that show what is wrong.
     :raises DuplicatePlugin: two distributions use one name.
     :raises PluginLoadError: a plugin that the settings name, or one of `extra`, cannot be imported.
+    :raises IncompatiblePlugin: a plugin that the settings name needs newer hooks.
     :raises InvalidHook: the same, because of one of its hooks.
     :raises SettingsError: the settings name a plugin that is not installed.
     """
@@ -92,6 +96,8 @@ def _distribution(entry_point: metadata.EntryPoint) -> str:
 
 
 def _load(manager: pluggy.PluginManager, plugin: Plugin, source: object) -> None:
+    if isinstance(source, metadata.EntryPoint):
+        check_version(source)
     try:
         implementations = source.load() if isinstance(source, metadata.EntryPoint) else source
         if isinstance(implementations, type):
@@ -106,3 +112,7 @@ def _load(manager: pluggy.PluginManager, plugin: Plugin, source: object) -> None
             "the same object is registered under another name", plugin=plugin.name
         ) from error
     plugin.hooks = hooks
+    for use in deprecated_uses(manager, plugin.name, hooks):
+        plugin.reason = "; ".join(filter(None, (plugin.reason, use)))
+        logger.warning("plugin %r: %s; it still works", plugin.name, use)
+        warnings.warn(f"plugin {plugin.name!r}: {use}", DeprecationWarning, stacklevel=3)
