@@ -283,13 +283,18 @@ class FakeLauncher:
     @asynccontextmanager
     async def open(self) -> AsyncIterator[AgentLauncher]:
         """Open it; leaving it closes every agent that is left, and raises what a script has raised."""
+        failure: Exception | None = None
         async with anyio.create_task_group() as self._tasks:
             try:
                 yield self
+            except Exception as error:  # noqa: BLE001 -- raised below, out of the task group, which would wrap it
+                failure = error
             finally:
                 with anyio.CancelScope(shield=True):
                     for agent in self.agents:
                         await agent.aclose()
+        if failure is not None:
+            raise failure
         if self.errors:
             raise self.errors[0]
 

@@ -143,11 +143,17 @@ async def open_talk(
     """
     session = await relay.create(agent_id, agent=agent)
     talk = Talk(relay, session.id, client_id)
+    failure: Exception | None = None
     async with (
         relay.attach(session.id, client_id=client_id, protocol="test") as cursor,
         anyio.create_task_group() as tasks,
     ):
         tasks.start_soon(talk.follow, cursor)
-        await talk.until(lambda entry: entry.frame.kind is Kind.NOTICE and entry.frame.method == _ACTIVE)
-        yield talk
+        try:
+            await talk.until(lambda entry: entry.frame.kind is Kind.NOTICE and entry.frame.method == _ACTIVE)
+            yield talk
+        except Exception as error:  # noqa: BLE001 -- raised below, out of the task group, which would wrap it
+            failure = error
         tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
