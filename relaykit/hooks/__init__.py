@@ -30,6 +30,8 @@ if TYPE_CHECKING:
         TurnEnded,
         TurnStarted,
     )
+    from relaykit.hooks.loader import load_plugins
+    from relaykit.hooks.plugin_set import PluginSet
     from relaykit.hooks.registration import (
         ASGIApp,
         Check,
@@ -64,6 +66,7 @@ __all__ = [
     "ModeRequest",
     "PermissionRequest",
     "PluginContext",
+    "PluginSet",
     "PromptRequest",
     "QuestionAnswered",
     "QuestionAsked",
@@ -79,16 +82,25 @@ __all__ = [
     "TurnStarted",
     "Verdict",
     "hookimpl",
+    "load_plugins",
 ]
 
-_REGISTRATION = {
-    *("ASGIApp", "Check", "Command", "Finding", "MessageClient", "MessageType", "PluginContext", "Route"),
-    *("Service", "Storage", "StorageFactory", "Surroundings", "Verdict"),
+_HOMES = {
+    "PluginSet": "plugin_set",
+    "hookimpl": "specs",
+    "load_plugins": "loader",
+    **dict.fromkeys(
+        (
+            *("ASGIApp", "Check", "Command", "Finding", "MessageClient", "MessageType", "PluginContext"),
+            *("Route", "Service", "Storage", "StorageFactory", "Surroundings", "Verdict"),
+        ),
+        "registration",
+    ),
 }
+"""Where names come from, but for those of `relaykit.hooks.events`."""
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = "specs" if name == "hookimpl" else "registration" if name in _REGISTRATION else "events"
-    return getattr(import_module(f"{__name__}.{home}"), name)
+    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'events')}"), name)
