@@ -160,7 +160,7 @@ def test_a_newcomers_path(site: Site, tmp_path: Path) -> None:
     shown = {line.split()[0] + " " + line.split()[1]: output for line, output in outputs.items()}
     assert re.search(r"^=+ 4 passed in ", shown["pytest #"], re.MULTILINE), said
     assert re.search(
-        r"^pager +0\.1\.0 +loaded +check_prompt, on_transition", shown["relaykit plugins"], re.M
+        r"^pager +0\.1\.0 +loaded +check_prompt, on_transition", shown["relaykit plugins"], re.MULTILINE
     ), said
     for state in ("CREATED", "SPAWNING", "ACTIVE", "TERMINATING", "CLEANED"):
         assert f"pager: demo is {state}\n" in shown["relaykit demo"], said
