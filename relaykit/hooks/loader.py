@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pluggy
 
+from relaykit.clock import SystemClock
 from relaykit.errors import DuplicatePlugin, PluginError, PluginLoadError
 from relaykit.hooks import builtin, specs
 from relaykit.hooks.compatibility import check_version, deprecated_uses
@@ -24,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 GROUP = "relaykit"
 """The group of the entry points with which distributions announce their plugins."""
+
+SLOW_IMPORT = 1.0
+"""Seconds that the import of a plugin may take until that is worth a word."""
 
 
 def load_plugins(
@@ -98,12 +102,19 @@ def _distribution(entry_point: metadata.EntryPoint) -> str:
 def _load(manager: pluggy.PluginManager, plugin: Plugin, source: object) -> None:
     if isinstance(source, metadata.EntryPoint):
         check_version(source)
+    started = SystemClock().monotonic()
     try:
         implementations = source.load() if isinstance(source, metadata.EntryPoint) else source
         if isinstance(implementations, type):
             implementations = implementations()  # what it keeps is this set's alone
     except Exception as error:
         raise PluginLoadError(f"it cannot be imported: {error!r}", plugin=plugin.name) from error
+    if (seconds := SystemClock().monotonic() - started) > SLOW_IMPORT:
+        logger.warning(
+            "plugin %r: its import took %.1f s, for which every command waits: import what is heavy in the hooks",
+            plugin.name,
+            seconds,
+        )
     hooks = check_hooks(manager, plugin.name, implementations)
     try:
         manager.register(implementations, plugin.name)

@@ -89,7 +89,7 @@ async def _start(session: Session, live: LiveSession, parts: Parts) -> Agent:
     """Start the agent: anew, or, for a session that is revived, where it was if it can."""
     manager = parts.manager
     await manager.begin_spawn(session.id)
-    cwd = await parts.workspace.prepare(session, _recorder(manager, session, parts.workspace_plugin))
+    cwd = await _prepare(session, parts)
     spec = live.spec
     launcher = parts.launchers[spec.launcher]
     record = _recorder(manager, session, spec.launcher)
@@ -98,6 +98,15 @@ async def _start(session: Session, live: LiveSession, parts: Parts) -> Agent:
     live.introduce(agent)
     await live.conversation.publish([notice(ACTIVE, worktreeDir=str(cwd))])
     return agent
+
+
+async def _prepare(session: Session, parts: Parts) -> Path:
+    record = _recorder(parts.manager, session, parts.workspace_plugin)
+    path: object = await parts.workspace.prepare(session, record)
+    if not isinstance(path, Path):
+        name = parts.workspace_plugin
+        raise WorkspaceError(f"the workspace {name!r} returned {path!r}, where a Path was asked for")
+    return path
 
 
 # ---------------------------------------------------------------- asleep
