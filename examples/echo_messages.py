@@ -12,9 +12,7 @@ from typing import Any
 
 import anyio
 
-from relaykit.hooks import hookimpl
-from relaykit.hooks.loader import load_plugins
-from relaykit.hooks.registration import MessageClient, MessageType
+from relaykit.hooks import MessageClient, MessageType, hookimpl, load_plugins
 from relaykit.relay import open_relay
 from relaykit.settings import load_settings
 from relaykit_gateway.address import find_relay

@@ -42,6 +42,7 @@
     ├── SettingsError (ValueError)
     ├── PluginError
     │   ├── PluginLoadError
+    │   ├── IncompatiblePlugin
     │   ├── DuplicatePlugin
     │   ├── InvalidHook
     │   └── UnknownImplementation (LookupError)
@@ -480,6 +481,19 @@ class PluginError(RelaykitError):
 
 class PluginLoadError(PluginError):
     """The plugin could not be imported, or one of its register hooks failed."""
+
+
+class IncompatiblePlugin(PluginError):
+    """The plugin needs a newer version of the hooks than there is."""
+
+    def __init__(self, plugin: str, *, needs: int, offered: int) -> None:
+        super().__init__(
+            f"it needs version {needs} of the hooks, and this relaykit has version {offered}: "
+            "upgrade relaykit, or install an older version of the plugin",
+            plugin=plugin,
+        )
+        self.needs = needs
+        self.offered = offered
 
 
 class DuplicatePlugin(PluginError):

@@ -111,7 +111,8 @@ def test_imports_flow_one_way() -> None:
 
 def test_core_imports_its_dependencies_alone_and_so_no_plugin() -> None:
     allowed = {"relaykit", "anyio", "pluggy", *sys.stdlib_module_names}
-    contracts = set((CORE / "testing").glob("*_contract.py"))  # for test suites, and imported by them alone
+    # For test suites, and imported by them alone.
+    contracts = {*(CORE / "testing").glob("*_contract.py"), CORE / "testing" / "fixtures.py"}
     foreign = {
         label(path): imported_packages(path) - (allowed | {"pytest"} if path in contracts else allowed)
         for path in sources(CORE)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_CORE = ("serve", "doctor", "plugins", "settings", "service")
+_CORE = ("serve", "doctor", "plugins", "settings", "service", "new-plugin")
 _USAGE_ERROR = 2
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 _PIPE_CLOSED = 141  # 128 + SIGPIPE
@@ -85,12 +85,13 @@ def _command_alone(invocation: Invocation, arguments: Sequence[str]) -> Mapping[
 
 def _core_commands() -> Mapping[str, Command]:
     from relaykit.commands.doctor import DOCTOR
+    from relaykit.commands.new_plugin import NEW_PLUGIN
     from relaykit.commands.plugins import PLUGINS
     from relaykit.commands.serve import SERVE
     from relaykit.commands.service import SERVICE
     from relaykit.commands.settings import SETTINGS
 
-    return dict(zip(_CORE, (SERVE, DOCTOR, PLUGINS, SETTINGS, SERVICE), strict=True))
+    return dict(zip(_CORE, (SERVE, DOCTOR, PLUGINS, SETTINGS, SERVICE, NEW_PLUGIN), strict=True))
 
 
 def _added_commands(

@@ -29,6 +29,7 @@ GROUP = "relaykit.commands"
 """The group of the entry points with which distributions announce commands: ``NAME = "module:COMMAND"``."""
 
 _PLUGINS = "relaykit"
+_NEEDS = "relaykit.api"
 _SUFFIXES = {".dist-info", ".egg-info"}
 
 
@@ -36,6 +37,7 @@ class _Announced(NamedTuple):
     distribution: str
     value: str
     plugins: Sequence[str]
+    needs: Sequence[str]
 
 
 def find_command(name: str, disabled: Callable[[], Sequence[str]]) -> Command | None:
@@ -43,13 +45,15 @@ def find_command(name: str, disabled: Callable[[], Sequence[str]]) -> Command | 
 
     Nothing is imported but the command's own module. These are left to the loading of all plugins, which says
     what is wrong: a command that two distributions announce, a plugin that two distributions have, a distribution
-    that announces no plugin, or one that is disabled, and what cannot be imported. That another plugin offers a
-    command of this name by its hook alone shows only then.
+    that announces no plugin, or one that is disabled or needs newer hooks, and what cannot be imported. That another
+    plugin offers a command of this name by its hook alone shows only then.
 
     :param disabled: returns the plugins that must not be imported; called if the command is announced.
     """
     found = _announced(name)
-    if found is None or not found.plugins or not set(found.plugins).isdisjoint(disabled()):
+    if found is None or not found.plugins or not all(map(_is_new_enough, found.needs)):
+        return None
+    if not set(found.plugins).isdisjoint(disabled()):
         return None
     try:
         return _load(name, found.value)
@@ -77,8 +81,18 @@ def _announced(name: str) -> _Announced | None:
         if value := groups.get(GROUP, {}).get(name):
             if found is not None:
                 return None
-            found = _Announced(distribution, value, plugins)
+            found = _Announced(distribution, value, plugins, tuple(groups.get(_NEEDS, {}).values()))
     return found
+
+
+def _is_new_enough(declared: str) -> bool:
+    """Tell whether these hooks are what a plugin declares that it needs. What cannot be understood is not."""
+    from relaykit.hooks.compatibility import API_VERSION, needed_version
+
+    try:
+        return needed_version(declared) <= API_VERSION
+    except ValueError:
+        return False
 
 
 def _entry_points() -> Iterator[tuple[str, str]]:

@@ -49,7 +49,7 @@ class _Listener:
     plugin: str
     hook: str
     function: Callable[..., Any]
-    takes_argument: bool
+    arguments: int  # how many it takes: see `Implementation`
     overruns: int = 0
     off: bool = False
 
@@ -59,12 +59,15 @@ class _Call:
     """How one call of an implementation went. Until it has ended, it counts as overrun.
 
     :param finished: it returned; if not, `error` is what it raised, or None for a cancellation.
+    :param leaked: it left a task group or a cancel scope open; `error` is the event loop's complaint.
     """
 
     deadline: float
     error: Exception | None = None
+    result: object = None
     finished: bool = False
     overran: bool = True
+    leaked: bool = False
 
 
 class Dispatcher:
@@ -76,8 +79,9 @@ class Dispatcher:
 
     The methods for ``on`` hooks never raise. What an implementation raises is logged, counted, and changes
     nothing. One that overruns its deadline three times in a row is switched off. The methods for ``check``
-    hooks raise `Refused`, with the plugin and the hook filled in, if an implementation refuses, fails or
-    overruns: the first to do so ends the asking. A check is never switched off.
+    hooks raise `Refused`, with the plugin and the hook filled in, if an implementation refuses, fails, overruns,
+    or returns anything but None, as one might who wants to refuse by False: the first to do so ends the asking. A
+    check is never switched off.
 
     An implementation that blocks the loop, or shields itself from cancellation, cannot be stopped at its
     deadline; it counts as overrun once it ends.
@@ -102,7 +106,7 @@ class Dispatcher:
         self._on_switch_off = on_switch_off
         self._listeners: dict[str, tuple[_Listener, ...]] = {
             hook: tuple(
-                _Listener(found.plugin, hook, found.function, bool(found.argnames))
+                _Listener(found.plugin, hook, found.function, len(found.argnames))
                 for found in plugins.implementations(hook)
             )
             for hook in plugins.asynchronous_hooks()
@@ -214,7 +218,7 @@ class Dispatcher:
             call = await self._call(listener, argument)
             if isinstance(call.error, Refused):
                 raise Refused(call.error.reason, plugin=listener.plugin, hook=hook) from call.error
-            if call.overran or not call.finished:
+            if call.overran or not call.finished or call.result is not None:
                 why = self._failed(listener, call)
                 raise Refused(why, plugin=listener.plugin, hook=hook) from call.error
 
@@ -226,9 +230,12 @@ class Dispatcher:
         """
         call = _Call(anyio.current_time() + self._timeout)
         started = self._clock.monotonic()
-        async with anyio.create_task_group() as tasks:
-            tasks.cancel_scope.deadline = call.deadline
-            tasks.start_soon(_run, listener, argument, call)
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.cancel_scope.deadline = call.deadline
+                tasks.start_soon(_run, listener, argument, call)
+        except Exception as error:  # noqa: BLE001 -- what it raised is in `call` already
+            call.error, call.finished, call.leaked = error, False, True
         seconds = self._clock.monotonic() - started
         self._meter.observe(HOOK_SECONDS, seconds, plugin=listener.plugin, hook=listener.hook)
         return call
@@ -237,6 +244,10 @@ class Dispatcher:
         """Log and count a call that failed, and return for people how."""
         if call.overran:
             failure, how = "overrun", f"took longer than {self._timeout:g} s"
+        elif call.leaked:
+            failure, how = "error", "left a task group or a cancel scope open"
+        elif call.finished:
+            failure, how = "error", f"returned {call.result!r}: raise Refused to refuse, return None to allow"
         else:
             # What the error says may not be for every client's eyes: it is in the log alone.
             kind = type(call.error).__name__ if call.error else "a cancellation that was not its own to raise"
@@ -265,7 +276,7 @@ class Dispatcher:
 
 async def _run(listener: _Listener, argument: object, call: _Call) -> None:
     try:
-        await (listener.function(argument) if listener.takes_argument else listener.function())
+        call.result = await listener.function(*(argument,) * listener.arguments)
         call.finished = True
     except Exception as error:  # noqa: BLE001 -- logged and counted by the dispatcher
         call.error = error

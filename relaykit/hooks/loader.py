@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING
 
 import pluggy
 
+from relaykit.clock import SystemClock
 from relaykit.errors import DuplicatePlugin, PluginError, PluginLoadError
 from relaykit.hooks import builtin, specs
+from relaykit.hooks.compatibility import check_version, deprecated_uses
 from relaykit.hooks.plugin_set import BUILTIN, Plugin, PluginSet, PluginState
 from relaykit.hooks.validation import check_hooks
 
@@ -22,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 GROUP = "relaykit"
 """The group of the entry points with which distributions announce their plugins."""
+
+SLOW_IMPORT = 1.0
+"""Seconds that the import of a plugin may take until that is worth a word."""
 
 
 def load_plugins(
@@ -34,7 +40,8 @@ def load_plugins(
     """Load every installed plugin that the settings do not disable, sorted by name, into a set of its own.
 
     A plugin that is installed, but cannot be loaded, is recorded as broken and skipped; so long as the
-    settings have no table for it. One that is disabled is not imported.
+    settings have no table for it. One that is disabled is not imported, nor is one that needs newer hooks.
+    Deprecated hooks and arguments are warned of, in the log and as `DeprecationWarning`, and work.
 
     A plugin is a module, an object with hooks as methods, or a class: each set has an instance of its own.
 
@@ -44,6 +51,7 @@ def load_plugins(
         commands that show what is wrong.
     :raises DuplicatePlugin: two distributions use one name.
     :raises PluginLoadError: a plugin that the settings name, or one of `extra`, cannot be imported.
+    :raises IncompatiblePlugin: a plugin that the settings name needs newer hooks.
     :raises InvalidHook: the same, because of one of its hooks.
     :raises SettingsError: the settings name a plugin that is not installed.
     """
@@ -92,12 +100,21 @@ def _distribution(entry_point: metadata.EntryPoint) -> str:
 
 
 def _load(manager: pluggy.PluginManager, plugin: Plugin, source: object) -> None:
+    if isinstance(source, metadata.EntryPoint):
+        check_version(source)
+    started = SystemClock().monotonic()
     try:
         implementations = source.load() if isinstance(source, metadata.EntryPoint) else source
         if isinstance(implementations, type):
             implementations = implementations()  # what it keeps is this set's alone
     except Exception as error:
         raise PluginLoadError(f"it cannot be imported: {error!r}", plugin=plugin.name) from error
+    if (seconds := SystemClock().monotonic() - started) > SLOW_IMPORT:
+        logger.warning(
+            "plugin %r: its import took %.1f s, for which every command waits: import what is heavy in the hooks",
+            plugin.name,
+            seconds,
+        )
     hooks = check_hooks(manager, plugin.name, implementations)
     try:
         manager.register(implementations, plugin.name)
@@ -106,3 +123,7 @@ def _load(manager: pluggy.PluginManager, plugin: Plugin, source: object) -> None
             "the same object is registered under another name", plugin=plugin.name
         ) from error
     plugin.hooks = hooks
+    for use in deprecated_uses(manager, plugin.name, hooks):
+        plugin.reason = "; ".join(filter(None, (plugin.reason, use)))
+        logger.warning("plugin %r: %s; it still works", plugin.name, use)
+        warnings.warn(f"plugin {plugin.name!r}: {use}", DeprecationWarning, stacklevel=3)

@@ -56,7 +56,7 @@ class PluginRecord:
 
     :param version: of its distribution; empty for one that no distribution announces.
     :param hooks: those that it implements, sorted; empty unless it is loaded.
-    :param reason: why it is not simply loaded.
+    :param reason: why it is not simply loaded, or what it uses that is deprecated.
     """
 
     name: str
@@ -103,7 +103,8 @@ class Provided(Generic[T_co]):
 class Implementation:
     """One plugin's implementation of one hook.
 
-    :param argnames: the arguments that it takes, in its order; it is called with these alone, by position.
+    :param argnames: the arguments that it takes, in its order; it is called with these alone, by position. There is
+        more than one where an argument goes by a deprecated name too: each is the same.
     """
 
     plugin: str
@@ -307,7 +308,7 @@ class PluginSet:
             raise PluginLoadError(f"{hook}: {error}", plugin=found.plugin) from None
 
     def _call(self, found: Implementation, hook: str, contexts: Contexts | None) -> Any:
-        arguments = [contexts(found.plugin)] if found.argnames and contexts else []
+        arguments = [contexts(found.plugin) for _ in found.argnames] if contexts else []
         try:
             return found.function(*arguments)
         except (SettingsError, PluginError):

@@ -256,7 +256,7 @@ async def relaykit_on_entries(batch: EntriesRecorded) -> None:
 
 # ---------------------------------------------------------------- policy
 # Coroutine functions, asked before. They fail closed: raising `Refused("why")`, any other error, or an
-# overrun of the deadline refuses. Returning allows.
+# overrun of the deadline refuses, and so does returning anything. Returning None allows.
 
 
 @hookspec

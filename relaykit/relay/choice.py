@@ -79,7 +79,9 @@ def configured_agents(
         agents[name] = AgentSpec(
             name=name,
             command=agent.command,
-            env={variable: environ[variable] for variable in agent.env if variable in environ},
+            env=MappingProxyType(
+                {variable: environ[variable] for variable in agent.env if variable in environ}
+            ),
             launcher=agent.launcher,
             login=agent.login,
             mcp_servers=agent.mcp_servers,

@@ -254,7 +254,8 @@ class LiveSessions:
                     await anyio.sleep(_JOURNAL_RETRY)
                     continue
                 if batch.entries:
-                    recorded = EntriesRecorded(session=session, epoch=cursor.epoch, entries=batch.entries)
+                    entries = tuple(batch.entries)  # several plugins get the same
+                    recorded = EntriesRecorded(session=session, epoch=cursor.epoch, entries=entries)
                     await self._dispatcher.entries(recorded)
 
 

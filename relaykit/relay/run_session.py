@@ -105,8 +105,7 @@ async def _start(session: Session, live: LiveSession, parts: Parts) -> Agent:
     """Start the agent: anew, or, for a session that is revived, where it was if it can."""
     manager = parts.manager
     await manager.begin_spawn(session.id)
-    recorder = _recorder(manager, session, parts.workspace_plugin)
-    cwd = await parts.workspace.prepare(session, recorder, _sayer(live))
+    cwd = await _prepare(session, live, parts)
     spec = live.spec
     launcher = parts.launchers[spec.launcher]
     record = _recorder(manager, session, spec.launcher)
@@ -115,6 +114,15 @@ async def _start(session: Session, live: LiveSession, parts: Parts) -> Agent:
     live.introduce(agent)
     await live.conversation.publish([notice(ACTIVE, worktreeDir=str(cwd))])
     return agent
+
+
+async def _prepare(session: Session, live: LiveSession, parts: Parts) -> Path:
+    record = _recorder(parts.manager, session, parts.workspace_plugin)
+    path: object = await parts.workspace.prepare(session, record, _sayer(live))
+    if not isinstance(path, Path):
+        name = parts.workspace_plugin
+        raise WorkspaceError(f"the workspace {name!r} returned {path!r}, where a Path was asked for")
+    return path
 
 
 # ---------------------------------------------------------------- asleep

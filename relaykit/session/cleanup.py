@@ -57,7 +57,10 @@ class Cleanup:
     async def _run_one(self, cleaner: Cleaner, session: Session, handle: Handle | None) -> CleanerResult:
         try:
             with anyio.move_on_after(self.timeout):
-                return await cleaner.clean(session, handle)
+                result: object = await cleaner.clean(session, handle)
+                if not isinstance(result, CleanerResult):
+                    raise TypeError(f"it returned {result!r}, where a CleanerResult was asked for")
+                return result
         except Exception as error:
             logger.exception("cleaner %s failed for session %s", cleaner.name, session.id)
             return CleanerResult(cleaner.name, Outcome.FAILED, f"{type(error).__name__}: {error}")

@@ -8,6 +8,8 @@ from itertools import count
 
 import anyio.lowlevel
 
+from relaykit.hooks import hookimpl
+from relaykit.hooks.events import CleanupFailed
 from relaykit.session import CleanerResult, Handle, Outcome, Phase, Session, Transition
 
 WhenTransitioned = Callable[[Transition], Awaitable[None]]
@@ -81,7 +83,7 @@ class FakeConnection:
 
 
 class RecordingHooks:
-    """`SessionHooks` that remember what they heard, each thing as soon as it was told.
+    """`SessionHooks` that remember what they heard, each thing as soon as it was told. As a plugin of a relay, too.
 
     :param when_transitioned: awaited after a transition was remembered: to call the Manager, to wait, to raise.
     """
@@ -106,6 +108,16 @@ class RecordingHooks:
     async def cleanup_failed(self, session: Session, result: CleanerResult, /) -> None:
         """Remember it."""
         self.failures.append((session, result))
+
+    @hookimpl
+    async def relaykit_on_transition(self, transition: Transition) -> None:
+        """Remember it."""
+        await self.transitioned(transition)
+
+    @hookimpl
+    async def relaykit_on_cleanup_failed(self, failure: CleanupFailed) -> None:
+        """Remember it."""
+        await self.cleanup_failed(failure.session, failure.result)
 
 
 class RecordingCleaner:

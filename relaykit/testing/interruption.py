@@ -1,10 +1,12 @@
-"""Interruption: cancel a call exactly where it waits for the n-th time."""
+"""Interruption: cancel a call exactly where it waits for the n-th time; and interruptions, to try many places."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from functools import partial
 from typing import Any, Generic, TypeVar
+
+import anyio
 
 T = TypeVar("T")
 
@@ -55,3 +57,40 @@ class Interruption(Awaitable[T], Generic[T]):
                 raise
             except BaseException as error:  # noqa: BLE001 -- the call's own to handle: it is raised there
                 resume = partial(self._call.throw, error)
+
+
+class Attempt:
+    """One call of those that `interruptions` has tried."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+        self.happened = False
+        """Whether the call got as far as where it was to be cut off. It may have ended all the same."""
+
+    async def __call__(self, call: Coroutine[Any, Any, T]) -> T | None:
+        """Await the call, cut off at its n-th suspension; return what it returns, or None if it was cancelled."""
+        with anyio.CancelScope() as scope:
+            interruption = Interruption(call, at=self.at, cancel=scope.cancel)
+            try:
+                return await interruption
+            finally:
+                self.happened = interruption.happened
+        return None
+
+
+def interruptions() -> Iterator[Attempt]:
+    """Yield attempts to make one call each, cut off ever later (at 1, 2, 4, 8 …), until one is through before that.
+
+    ::
+
+        for attempt in interruptions():
+            await attempt(workspace.prepare(session, record, say))
+            assert nothing_is_left()
+    """
+    at = 1
+    while True:
+        attempt = Attempt(at)
+        yield attempt
+        if not attempt.happened:
+            return
+        at *= 2

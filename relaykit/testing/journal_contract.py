@@ -2,7 +2,7 @@
 
 A plugin's test suite needs no more than this, and has pytest and anyio's pytest plugin at hand::
 
-    pytest.register_assert_rewrite("relaykit.testing")  # in conftest.py, for readable failures
+    pytest_plugins = ["relaykit.testing.fixtures"]  # in conftest.py, for readable failures
 
 
     class TestSqliteJournal(JournalContract):
@@ -28,7 +28,7 @@ from relaykit.conversation import Entry, Frame, Journal, JournalState, Kind
 from relaykit.errors import JournalConflict
 from relaykit.testing.interruption import Interruption
 from relaykit.testing.keeping_contract import KeepingContract
-from relaykit.testing.store_contract import make_session
+from relaykit.testing.sessions import make_session
 from relaykit.testing.transcripts import SAID_AT, ended_session, make_entries, opened, read_all, refused
 
 __all__ = ["JournalContract", "ended_session", "make_entries"]

@@ -13,7 +13,7 @@ import pytest
 
 from relaykit.conversation import Journal, JournalState
 from relaykit.session import Activity, SessionFilter, SessionState
-from relaykit.testing.store_contract import make_session
+from relaykit.testing.sessions import make_session
 from relaykit.testing.transcripts import (
     ALL,
     SAID_AT,

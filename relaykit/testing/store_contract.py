@@ -2,7 +2,7 @@
 
 A plugin's test suite needs no more than this, and has pytest and anyio's pytest plugin at hand::
 
-    pytest.register_assert_rewrite("relaykit.testing.store_contract")  # in conftest.py, for readable failures
+    pytest_plugins = ["relaykit.testing.fixtures"]  # in conftest.py, for readable failures
 
 
     class TestSqliteStore(StoreContract):
@@ -18,8 +18,7 @@ They run on every event loop that anyio's plugin offers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import anyio
@@ -28,28 +27,11 @@ import pytest
 from relaykit.errors import DuplicateRole, DuplicateSession, StaleVersion
 from relaykit.session import Activity, Cause, Session, SessionFilter, SessionState, Store
 from relaykit.testing.interruption import Interruption
+from relaykit.testing.sessions import CREATED_AT, make_session, next_version
 
-_CREATED_AT = datetime(2030, 1, 1, 12, 30, 15, 123456, tzinfo=UTC)
+__all__ = ["StoreContract", "make_session", "next_version"]
+
 _ALL = SessionFilter()
-
-
-def make_session(session_id: str = "s1", **changes: Any) -> Session:
-    """Return a session at version 1, in a role of its own unless `changes` say which."""
-    facts: dict[str, Any] = {
-        "agent_id": f"role-{session_id}",
-        "agent": "echo",
-        "owner": "local",
-        "project": "shop",
-        "node": "n1",
-        "created_at": _CREATED_AT,
-        "activity": Activity(_CREATED_AT),
-    }
-    return Session(id=session_id, **facts | changes)
-
-
-def next_version(session: Session, **changes: Any) -> Session:
-    """Return the session one version on."""
-    return replace(session, version=session.version + 1, **changes)
 
 
 class StoreContract:
@@ -68,7 +50,7 @@ class StoreContract:
         session = make_session(
             resources={"acp": {"pid": 7, "argv": ["a", "b"], "env": {"k": None}, "ok": True, "load": 0.5}},
             worktree_dir="/work/ünïcode",
-            ended_at=_CREATED_AT + timedelta(microseconds=1),
+            ended_at=CREATED_AT + timedelta(microseconds=1),
         )
         await store.create(session)
         assert await store.get("s1") == session
@@ -141,7 +123,7 @@ class StoreContract:
         await store.create(session)
         before = await store.get("s1")
         await store.save(next_version(session, state=SessionState.SPAWNING), expected_version=1)
-        await store.touch({"s1": Activity(_CREATED_AT, 9)})
+        await store.touch({"s1": Activity(CREATED_AT, 9)})
         await store.delete("s1")
         assert before == session
 
@@ -157,7 +139,7 @@ class StoreContract:
             cause=Cause.SPAWN_FAILED,
             reason="it would not start",
             resources={"git": {"branch": "relaykit/s1"}},
-            activity=Activity(_CREATED_AT + timedelta(seconds=1.5), 3),
+            activity=Activity(CREATED_AT + timedelta(seconds=1.5), 3),
         )
         await store.save(later, expected_version=1)
         assert await store.get("s1") == later
@@ -194,7 +176,7 @@ class StoreContract:
         first, second = make_session("s1"), make_session("s2")
         await store.create(first)
         await store.create(second)
-        heard = Activity(_CREATED_AT + timedelta(minutes=1), 5)
+        heard = Activity(CREATED_AT + timedelta(minutes=1), 5)
         await store.touch({"s1": heard})
         assert await store.get("s1") == first.with_activity(heard)
         assert await store.get("s2") == second
@@ -202,7 +184,7 @@ class StoreContract:
 
     async def test_touch_ignores_the_absent(self, store: Store) -> None:
         await store.create(make_session())
-        heard = Activity(_CREATED_AT, 1)
+        heard = Activity(CREATED_AT, 1)
         await store.touch({"nobody": heard, "s1": heard})
         await store.touch({})
         assert await store.get("nobody") is None

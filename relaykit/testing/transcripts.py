@@ -10,7 +10,7 @@ from typing import Any
 from relaykit.conversation import Entry, Frame, Journal, Kind
 from relaykit.errors import JournalConflict
 from relaykit.session import Activity, Cause, Session, SessionFilter, SessionState
-from relaykit.testing.store_contract import make_session
+from relaykit.testing.sessions import make_session
 
 SAID_AT = datetime(2030, 1, 1, 12, 30, 15, 123456, tzinfo=UTC)
 """When everything is said, and some seconds later."""

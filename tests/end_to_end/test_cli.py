@@ -9,7 +9,7 @@ import pytest
 from support.programs import Place
 
 COMMANDS = {
-    *("serve", "doctor", "plugins", "settings", "service"),
+    *("serve", "doctor", "plugins", "settings", "service", "new-plugin"),
     *("apply", "commit", "diff", "push", "worktrees"),
     *("agents", "backup", "chat", "connect", "demo", "run", "sessions", "tokens", "transcript"),
 }
@@ -24,7 +24,7 @@ def place(tmp_path: Path) -> Place:
 def test_help_lists_the_commands_of_relaykit_and_of_its_plugins(place: Place) -> None:
     done = place.run("--help")
     assert (done.returncode, done.stderr) == (0, "")
-    assert set(re.findall(r"^    ([a-z]+) +\S", done.stdout, re.MULTILINE)) == COMMANDS
+    assert set(re.findall(r"^    ([a-z-]+) +\S", done.stdout, re.MULTILINE)) == COMMANDS
     assert "missing" not in done.stdout
 
 

@@ -35,11 +35,13 @@ class Site:
         distribution: str | None = None,
         version: str = "1.2.3",
         announces: str = "",
+        needs: str = "",
     ) -> str:
         """Install a distribution with one plugin whose module has this source; return the module's name.
 
         :param announces: its entry points in the group ``relaykit.commands``, with ``MODULE`` for a module that
             has the same source.
+        :param needs: the version of the hooks, as ``v1``.
         """
         module = f"installed_{entry_point}_{next(_numbers)}".replace("-", "_")
         name = distribution or f"relaykit-{entry_point}"
@@ -48,6 +50,8 @@ class Site:
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
         groups = [f"[relaykit]\n{entry_point} = {module}\n"]
+        if needs:
+            groups.append(f"[relaykit.api]\n{entry_point} = {needs}\n")
         if announces:
             (self.root / f"{module}_commands.py").write_text(dedent(source))
             groups.append(f"[relaykit.commands]\n{announces.replace('MODULE', f'{module}_commands')}\n")

@@ -197,6 +197,7 @@ async def test_the_example_rings_when_an_agent_needs_somebody_or_has_finished(tm
     toml = await anyio.Path(example).read_text()
     with receiving() as receiver:
         toml = toml.replace("https://ntfy.sh/", f"http://127.0.0.1:{receiver.port}/")
+        toml += '\n[relay]\non_crash = "end"\n'
         async with acting_relay(tmp_path, toml=toml) as relay, active_session(relay) as client:
             await client.say("/ask mellon", "t1")
             asked = await client.until_asked()

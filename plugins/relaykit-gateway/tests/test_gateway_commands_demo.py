@@ -90,6 +90,13 @@ def test_an_interrupt_leaves_nothing(place: Place, moment: str) -> None:
     assert nothing_is_left(place)
 
 
+def test_a_plugin_that_is_to_be_seen_must_be_there(place: Place) -> None:
+    done = place.run("demo", "--with", "adit", "--with", "audit")
+    assert done.returncode == 1
+    assert "there is no plugin 'adit' (did you mean 'audit'?)" in done.stdout
+    assert nothing_is_left(place)
+
+
 def test_without_git_it_says_what_to_do(place: Place) -> None:
     done = place.run("demo", PATH=str(place.temporary))
     assert done.returncode == 1

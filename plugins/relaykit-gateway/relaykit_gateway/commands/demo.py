@@ -10,7 +10,18 @@ if TYPE_CHECKING:
     import argparse
 
 
-def _run(_arguments: argparse.Namespace) -> int:
+def _configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--with",
+        dest="also",
+        metavar="PLUGIN",
+        action="append",
+        default=[],
+        help="load this one of the installed plugins too, to see it at work; may be repeated",
+    )
+
+
+def _run(arguments: argparse.Namespace) -> int:
     import logging
     import sys
 
@@ -22,11 +33,12 @@ def _run(_arguments: argparse.Namespace) -> int:
     logging.basicConfig(
         level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
-    return anyio.run(run_demo, Screen.on(sys.stdout))
+    return anyio.run(run_demo, Screen.on(sys.stdout), arguments.also)
 
 
 DEMO = Command(
     name="demo",
     help="watch one session from its first transition to its last, in a scratch repository",
+    configure=_configure,
     run=_run,
 )

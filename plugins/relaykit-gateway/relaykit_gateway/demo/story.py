@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 from anyio import to_thread
 
-from relaykit.errors import RelaykitError
+from relaykit.errors import RelaykitError, did_you_mean
 from relaykit.hooks.loader import GROUP, load_plugins
 from relaykit.relay import open_relay
 from relaykit.session import SessionState
@@ -34,8 +34,11 @@ _LIFE = tuple(SessionState)  # in the order of a life without accidents
 _METRICS = ("relaykit_sessions{", "relaykit_session_transitions_total{")
 
 
-async def run_demo(screen: Screen) -> int:
-    """Play the demo, and return the exit code of its command: 0 if everything was as it should be."""
+async def run_demo(screen: Screen, also: Sequence[str] = ()) -> int:
+    """Play the demo, and return the exit code of its command: 0 if everything was as it should be.
+
+    :param also: names of installed plugins that are to be loaded besides those that the demo is made of.
+    """
     narrator = Narrator(screen, anyio.current_time)
     witness = Witness(narrator)
     problem = None
@@ -45,7 +48,7 @@ async def run_demo(screen: Screen) -> int:
             tasks.start_soon(_cancel_at_signal, signals, scope)
             try:
                 with scope, anyio.fail_after(_SECONDS):
-                    await _play(narrator, witness)
+                    await _play(narrator, witness, also)
             except TimeoutError:
                 problem = f"it took longer than {_SECONDS:.0f} s"
             except (RelaykitError, OSError) as error:
@@ -71,11 +74,11 @@ async def _cancel_at_signal(signals: AsyncIterable[signal.Signals], scope: anyio
         scope.cancel()
 
 
-async def _play(narrator: Narrator, witness: Witness) -> None:
+async def _play(narrator: Narrator, witness: Witness, also: Sequence[str]) -> None:
     narrator.heading("A relay, on a scratch repository")
     async with open_scratch() as scratch:
         narrator.fact("git", f"made {scratch.repository}")
-        async with _open_client(scratch, narrator, witness) as (client, http):
+        async with _open_client(scratch, narrator, witness, also) as (client, http):
             narrator.heading("A client, on a real WebSocket: it creates a session")
             session_id = await _begin(client, scratch, witness)
             narrator.heading("A conversation with the agent, and a permission that it asks for")
@@ -93,7 +96,7 @@ async def _play(narrator: Narrator, witness: Witness) -> None:
 
 @asynccontextmanager
 async def _open_client(
-    scratch: Scratch, narrator: Narrator, witness: Witness
+    scratch: Scratch, narrator: Narrator, witness: Witness, also: Sequence[str]
 ) -> AsyncIterator[tuple[_Client, HttpClient]]:
     """Run a relay of the demo's own settings, and connect to it as any client does."""
     settings = Settings(
@@ -102,7 +105,7 @@ async def _open_client(
         agents={},
         state_dir=scratch.state_dir,
     ).with_plugin("gateway", {"host": "127.0.0.1", "port": 0}, origin="the demo")
-    plugins = load_plugins(settings, entry_points=_installed(), extra={"demo": witness})
+    plugins = load_plugins(settings, entry_points=_installed(also), extra={"demo": witness})
     async with open_relay(settings, plugins=plugins, serve=True):
         address = await to_thread.run_sync(find_relay, settings)
         narrator.fact("relay", f"listens on {address.url}")
@@ -110,9 +113,12 @@ async def _open_client(
             yield _Client(connection, narrator), HttpClient(address)
 
 
-def _installed() -> Sequence[metadata.EntryPoint]:
-    """Return the plugins that the demo is made of: it is the same demo whatever else is installed."""
-    found = [point for point in metadata.entry_points(group=GROUP) if point.name in _PLUGINS]
+def _installed(also: Sequence[str]) -> Sequence[metadata.EntryPoint]:
+    """Return the plugins that the demo is made of: it is the same demo whatever else is installed; and these."""
+    installed = metadata.entry_points(group=GROUP)
+    if unknown := sorted(set(also) - installed.names):
+        raise DemoFailed(f"there is no plugin {unknown[0]!r}{did_you_mean(unknown[0], installed.names)}")
+    found = [point for point in installed if point.name in {*_PLUGINS, *also}]
     if missing := sorted(set(_PLUGINS) - {point.name for point in found}):
         packages = ", ".join(f"relaykit-{name}" for name in missing)
         raise DemoFailed(f"it needs {packages} too: pip install 'relaykit[standard]'")
@@ -200,6 +206,7 @@ async def _end(client: _Client, session_id: str) -> None:
 
 
 async def _look_for_leftovers(narrator: Narrator, scratch: Scratch, witness: Witness) -> None:
+    await witness.cleaned.wait()  # other plugins may hear of it before, and the client does not wait for any
     if tuple(witness.path) != _LIFE:
         raise DemoFailed(f"the session went {' → '.join(witness.path)}, instead of {' → '.join(_LIFE)}")
     narrator.proof(" → ".join(witness.path))

@@ -6,6 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import anyio
+
 from relaykit.hooks import hookimpl
 from relaykit.session import Session, SessionState, Transition
 from relaykit_gateway.demo.narrator import Narrator
@@ -19,11 +21,13 @@ class Witness:
 
     :param path: the states that were reached, in order.
     :param session: as it was last.
+    :param cleaned: it was heard that a session has ended.
     """
 
     def __init__(self, narrator: Narrator) -> None:
         self.path: list[SessionState] = []
         self.session: Session | None = None
+        self.cleaned = anyio.Event()
         self._narrator = narrator
 
     @hookimpl
@@ -32,6 +36,8 @@ class Witness:
         self.session = transition.after
         self.path.append(transition.after.state)
         self._narrator.transition(transition)
+        if transition.after.state is SessionState.CLEANED:
+            self.cleaned.set()
 
     def processes(self) -> Sequence[int]:
         """Return the living processes that belong to the session. Blocks for some milliseconds.

@@ -1,0 +1,3 @@
+"""relaykit's fixtures."""
+
+pytest_plugins = ["relaykit.testing.fixtures"]
