@@ -211,7 +211,7 @@ async def test_the_example_rings_when_an_agent_needs_somebody_or_has_finished(tm
     assert rings[0][0] == "auth needs you"
     assert rings[0][1].startswith("It wants to: ")
     assert rings[1] == ("auth has finished", "Its turn is over: done")
-    last = [("auth has failed", "Why: AGENT_EXITED"), ("auth has finished", "Its turn is over: failed")]
+    last = [("auth has failed", "Why: AGENT_EXITED"), ("auth has finished", "Its turn is over: interrupted")]
     assert sorted(rings[2:]) == last  # they are of two hooks
     assert "mellon" not in str(rings)
 
