@@ -8,9 +8,11 @@ from collections.abc import Sequence
 import anyio
 from anyio import to_thread
 
+from relaykit.meter import NO_METER, Meter
 from relaykit.session.cleaner import CleanerResult, Outcome, Phase
 from relaykit.session.model import Handle, Json, Session
 from relaykit_acp import processes
+from relaykit_acp.figures import LEFTOVERS_REAPED
 from relaykit_acp.settings import AcpSettings
 
 _POLL = 0.02
@@ -28,7 +30,8 @@ class AcpCleaner:
     name = "acp"
     phase = Phase.AGENT
 
-    def __init__(self, settings: AcpSettings) -> None:
+    def __init__(self, settings: AcpSettings, *, meter: Meter = NO_METER) -> None:
+        self._meter = meter
         self._term_grace = settings.term_grace
 
     async def clean(self, session: Session, handle: Handle | None, /) -> CleanerResult:
@@ -57,6 +60,7 @@ class AcpCleaner:
                     leftover.signal(left, number)
                 await anyio.sleep(_POLL)  # they are not our children: nothing else tells of their end
             if not left:
+                self._meter.count(LEFTOVERS_REAPED, len(found))
                 return CleanerResult(
                     self.name, Outcome.DONE, f"ended what was left, by {number.name}: {found}"
                 )

@@ -10,6 +10,7 @@ import anyio
 from anyio import to_thread
 from anyio.abc import TaskGroup
 
+from relaykit.meter import NO_METER, Meter
 from relaykit_acp import processes
 from relaykit_acp.environment import SESSION_VARIABLE
 
@@ -68,4 +69,5 @@ class Household:
     term_grace: float
     tasks: TaskGroup
     census: Census
+    meter: Meter = NO_METER
     live: set[AgentProcess] = field(default_factory=set)

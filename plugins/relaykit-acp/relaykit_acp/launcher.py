@@ -18,6 +18,7 @@ from relaykit.agent.launcher import AgentSpec, Record, ToolUse
 from relaykit.conversation.frame import Frame
 from relaykit.errors import AgentProtocolError
 from relaykit.ids import IdGenerator
+from relaykit.meter import NO_METER, Meter
 from relaykit.session.model import Json, Session
 from relaykit_acp import processes, questions
 from relaykit_acp.agent import AcpAgent
@@ -221,6 +222,7 @@ async def open_acp_launcher(
     node: str = "local",
     environment: Mapping[str, str] | None = None,
     directory: Path | None = None,
+    meter: Meter = NO_METER,
 ) -> AsyncIterator[AcpLauncher]:
     """Open a launcher; leaving it stops every agent that is left, whatever cancels the block.
 
@@ -232,7 +234,11 @@ async def open_acp_launcher(
     failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
         household = Household(
-            eof_grace=settings.eof_grace, term_grace=settings.term_grace, tasks=tasks, census=Census(tasks)
+            eof_grace=settings.eof_grace,
+            term_grace=settings.term_grace,
+            tasks=tasks,
+            census=Census(tasks),
+            meter=meter,
         )
         launcher = AcpLauncher(
             settings,

@@ -13,6 +13,7 @@ from anyio import to_thread
 
 from relaykit_acp import processes
 from relaykit_acp.child import Child, start_child
+from relaykit_acp.figures import SHUTDOWN_STEPS
 from relaykit_acp.household import Household
 from relaykit_acp.lines import LineSplitter
 
@@ -157,16 +158,19 @@ class AgentProcess:
                 steps.push_async_callback(self._end_group)
 
     async def _end_group(self) -> None:
+        self._count("eof")
         self._child.stdin.close()
         with anyio.move_on_after(self._household.eof_grace):
             await self.exited.wait()
         if await self._group_ended(within=0):
             return
         logger.info("%s: process group %d outlived its input: SIGTERM", self._label, self.pid)
+        self._count("term")
         processes.signal_group(self.pid, signal.SIGTERM)
         if await self._group_ended(within=self._household.term_grace):
             return
         logger.warning("%s: process group %d outlived SIGTERM: SIGKILL", self._label, self.pid)
+        self._count("kill")
         processes.signal_group(self.pid, signal.SIGKILL)
         if not await self._group_ended(within=_KILL_GRACE):
             logger.error("%s: process group %d outlived SIGKILL", self._label, self.pid)
@@ -187,15 +191,20 @@ class AgentProcess:
         return False
 
     async def _kill_escaped(self) -> None:
-        for _ in range(_ESCAPE_ROUNDS):
+        for number in range(_ESCAPE_ROUNDS):
             escaped = await self._household.census.marked(self._marker)
             if not escaped:
                 return
+            if not number:
+                self._count("stray")
             logger.warning("%s: %s left the process group: SIGKILL", self._label, escaped)
             for pid in escaped:
                 processes.signal_if_marked(pid, self._marker, signal.SIGKILL)
             await anyio.sleep(_POLL)
         logger.error("%s: processes that left its group live on", self._label)
+
+    def _count(self, step: str) -> None:
+        self._household.meter.count(SHUTDOWN_STEPS, step=step)
 
     def _release(self) -> None:
         self._background.cancel()
