@@ -10,11 +10,13 @@ import anyio
 from anyio import to_thread
 
 from relaykit.errors import WorkspaceError
+from relaykit.meter import NO_METER, Meter
 from relaykit.session import CleanerResult, Handle, Outcome, Phase, Session
 from relaykit_worktree import removal
 from relaykit_worktree.facts import Facts, read_claim, read_maker
 from relaykit_worktree.git import Git
 from relaykit_worktree.inspection import reasons_to_keep, reasons_to_keep_branch
+from relaykit_worktree.reasons import Reason, Why, count_kept
 from relaykit_worktree.repository import ListedWorktree, branch_tip, list_worktrees, open_checkout
 
 
@@ -29,7 +31,8 @@ class WorktreeCleaner:
     name = "worktree"
     phase = Phase.WORKSPACE
 
-    def __init__(self, *, git: Git, disposable: Sequence[str]) -> None:
+    def __init__(self, *, git: Git, disposable: Sequence[str], meter: Meter = NO_METER) -> None:
+        self._meter = meter
         self._git = git
         self._disposable = tuple(disposable)
 
@@ -49,12 +52,14 @@ class WorktreeCleaner:
         except (WorkspaceError, OSError) as error:
             reasons = [str(error)]
         if reasons:
+            count_kept(self._meter, reasons)
             return CleanerResult(self.name, Outcome.KEPT, f"kept {where}: {'; '.join(reasons)}")
         return CleanerResult(self.name, Outcome.DONE, f"removed {where}")
 
     async def _without_repository(self, facts: Facts) -> CleanerResult:
         if await to_thread.run_sync(os.path.lexists, facts.path):
             detail = f"kept {facts.path}: its repository {facts.repository} is gone"
+            count_kept(self._meter, [detail])
             return CleanerResult(self.name, Outcome.KEPT, detail)
         return CleanerResult(self.name, Outcome.SKIPPED, f"the repository {facts.repository} is gone")
 
@@ -73,7 +78,7 @@ class WorktreeCleaner:
         if missing:
             reasons = _reasons_of_missing(listed, facts)
         elif listed is None:
-            reasons = ["git does not list it as a worktree, but it holds files"]
+            reasons = [Reason(Why.NOT_OURS, "git does not list it as a worktree, but it holds files")]
         else:
             reasons = await self._reasons(session, facts, worktrees)
         if reasons:
@@ -89,11 +94,10 @@ class WorktreeCleaner:
             except WorkspaceError as error:
                 why = [str(error)]
             await removal.remove_parents(facts)
-        return (
-            [f"the directory is gone, the branch {facts.short_branch()} stays: {'; '.join(why)}"]
-            if why
-            else []
-        )
+        if not why:
+            return []
+        stays = f"the directory is gone, the branch {facts.short_branch()} stays: {'; '.join(why)}"
+        return [Reason(Why.COMMITS, stays)]
 
     async def _reasons(
         self, session: Session, facts: Facts, worktrees: Sequence[ListedWorktree]
@@ -101,11 +105,12 @@ class WorktreeCleaner:
         checkout = await open_checkout(self._git, Path(facts.path))
         claim = await to_thread.run_sync(read_claim, checkout.git_dir)
         if claim is None or claim.session != session.id:
-            return ["it is not held by this session" + (f", but by {claim.session}" if claim else "")]
+            who = f", but by {claim.session}" if claim else ""
+            return [Reason(Why.NOT_OURS, f"it is not held by this session{who}")]
         reasons = await reasons_to_keep(checkout, facts, worktrees, self._disposable)
         tip = await branch_tip(self._git, Path(facts.repository), facts.branch)
         if tip is None:
-            reasons.append(f"its branch {facts.short_branch()} is gone")
+            reasons.append(Reason(Why.BRANCH, f"its branch {facts.short_branch()} is gone"))
         else:
             reasons += await reasons_to_keep_branch(self._git, facts, tip, worktrees)
         return reasons
@@ -119,7 +124,7 @@ def _reasons_of_missing(listed: ListedWorktree | None, facts: Facts) -> list[str
     if listed is None:
         return []
     if listed.locked is not None:
-        return ["its directory is gone, but it is locked"]
+        return [Reason(Why.LOCKED, "its directory is gone, but it is locked")]
     if listed.branch != facts.branch:
-        return [f"its directory is gone, and its HEAD was not on {facts.short_branch()}"]
+        return [Reason(Why.BRANCH, f"its directory is gone, and its HEAD was not on {facts.short_branch()}")]
     return []

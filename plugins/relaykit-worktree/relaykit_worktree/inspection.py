@@ -13,6 +13,7 @@ from relaykit.errors import WorkspaceError
 from relaykit_worktree.facts import Facts
 from relaykit_worktree.git import Git
 from relaykit_worktree.processes import processes_in
+from relaykit_worktree.reasons import Reason, Why
 from relaykit_worktree.repository import Checkout, ListedWorktree
 
 _OPERATIONS = {
@@ -44,22 +45,24 @@ async def reasons_to_keep(
     """
     path = checkout.path
     listed = next(worktree for worktree in worktrees if worktree.path == path)
-    reasons = []
+    reasons: list[str] = []
     if listed.locked is not None:
-        reasons.append(f"it is locked ({listed.locked})" if listed.locked else "it is locked")
+        how = f"it is locked ({listed.locked})" if listed.locked else "it is locked"
+        reasons.append(Reason(Why.LOCKED, how))
     if listed.branch is None:
-        reasons.append("its HEAD is detached")
+        reasons.append(Reason(Why.BRANCH, "its HEAD is detached"))
     elif listed.branch != facts.branch:
-        reasons.append(f"it is on {listed.branch.removeprefix('refs/heads/')}, not on {facts.short_branch()}")
+        on = listed.branch.removeprefix("refs/heads/")
+        reasons.append(Reason(Why.BRANCH, f"it is on {on}, not on {facts.short_branch()}"))
     reasons += await to_thread.run_sync(_unfinished_operations, checkout.git_dir)
     reasons += await _files(checkout, disposable)
     if (
         await checkout.run("for-each-ref", "--count=1", "refs/worktree", "refs/bisect", "refs/rewritten")
     ).strip():
-        reasons.append("it has references of its own, which go with it")
+        reasons.append(Reason(Why.REFERENCES, "it has references of its own, which go with it"))
     processes = await processes_in(path)
     if processes:
-        reasons.append(f"in use by process {_some([str(pid) for pid in processes])}")
+        reasons.append(Reason(Why.IN_USE, f"in use by process {_some([str(pid) for pid in processes])}"))
     return reasons
 
 
@@ -75,8 +78,8 @@ async def reasons_to_keep_branch(
     :raises WorkspaceError: it cannot be told.
     """
     others = [worktree for worktree in worktrees if str(worktree.path) != facts.path]
-    reasons = [
-        f"its branch is checked out in {str(other.path)!r}"
+    reasons: list[str] = [
+        Reason(Why.BRANCH, f"its branch is checked out in {str(other.path)!r}")
         for other in others
         if other.branch == facts.branch
     ]
@@ -88,15 +91,17 @@ async def reasons_to_keep_branch(
     if not answer.isdecimal():
         raise WorkspaceError(f"git counted {answer!r} commits of {facts.short_branch()}")
     count = int(answer)
-    return [*reasons, f"{_number(count, 'commit')} that no other ref holds"] if count else reasons
+    if count:
+        reasons.append(Reason(Why.COMMITS, f"{_number(count, 'commit')} that no other ref holds"))
+    return reasons
 
 
-def _unfinished_operations(git_dir: Path) -> list[str]:
+def _unfinished_operations(git_dir: Path) -> Sequence[str]:
     found = {what: None for name, what in _OPERATIONS.items() if os.path.lexists(git_dir / name)}
-    return [f"{what} is in progress" for what in found]
+    return [Reason(Why.OPERATION, f"{what} is in progress") for what in found]
 
 
-async def _files(checkout: Checkout, disposable: Sequence[str]) -> list[str]:
+async def _files(checkout: Checkout, disposable: Sequence[str]) -> Sequence[str]:
     status = await checkout.run(
         *("status", "--porcelain=v2", "-z", "--no-renames", "--ignore-submodules=none"),
         *("--untracked-files=all", "--ignored=matching"),
@@ -127,16 +132,20 @@ async def _files(checkout: Checkout, disposable: Sequence[str]) -> list[str]:
     hidden, submodules = await _tracked(checkout)
     nested += await to_thread.run_sync(_nested_repositories, checkout.path, expendable)
     kinds = {
-        "staged file": staged,
-        "changed file": changed,
-        "unmerged file": unmerged,
-        "untracked file": untracked,
-        "ignored file or directory that is not disposable": ignored,
-        "file that git was told not to look at (assume-unchanged, skip-worktree)": hidden,
-        "submodule": submodules,
-        "nested repository": nested,
+        "staged file": (Why.CHANGES, staged),
+        "changed file": (Why.CHANGES, changed),
+        "unmerged file": (Why.CHANGES, unmerged),
+        "untracked file": (Why.UNTRACKED, untracked),
+        "ignored file or directory that is not disposable": (Why.UNTRACKED, ignored),
+        "file that git was told not to look at (assume-unchanged, skip-worktree)": (Why.CHANGES, hidden),
+        "submodule": (Why.REPOSITORIES, submodules),
+        "nested repository": (Why.REPOSITORIES, nested),
     }
-    return [f"{_number(len(names), kind)}: {_some(names)}" for kind, names in kinds.items() if names]
+    return [
+        Reason(why, f"{_number(len(names), kind)}: {_some(names)}")
+        for kind, (why, names) in kinds.items()
+        if names
+    ]
 
 
 def _is_disposable(name: str, patterns: Sequence[str]) -> bool:
