@@ -94,7 +94,7 @@ _DAY = 24 * _HOUR
 
 _LIFE = (1, 5, 15, _MINUTE, 5 * _MINUTE, 15 * _MINUTE, _HOUR, 4 * _HOUR, 12 * _HOUR, _DAY, 3 * _DAY, 7 * _DAY)
 """Seconds, from a session that failed to start to one that was kept for a week."""
-_SIZES = (1, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000, 1_000_000)
+_SIZES = (1, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000)
 _STARTING = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, _MINUTE, 2 * _MINUTE, 5 * _MINUTE)
 """Seconds, from a program that is there to one that has to be fetched first."""
 _STOPPING = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
