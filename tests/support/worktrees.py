@@ -18,6 +18,7 @@ from relaykit_worktree.cleaner import WorktreeCleaner
 from relaykit_worktree.git import Git
 from relaykit_worktree.settings import DISPOSABLE
 from relaykit_worktree.workspace import WorktreeWorkspace
+from support.plugin_sites import RecordingMeter
 
 IDENTITY = "[user]\n\tname = Somebody\n\temail = somebody@example.org\n"
 """A configuration for GIT_CONFIG_GLOBAL, so that tests pass where nobody told git who they are."""
@@ -82,6 +83,7 @@ class Bench:
     git: Git = field(default_factory=lambda: Git(20))
     base: str = "HEAD"
     recorded: dict[str, Json] = field(default_factory=dict)
+    meter: RecordingMeter = field(default_factory=RecordingMeter)
 
     def workspace(self) -> WorktreeWorkspace:
         """Make the workspace."""
@@ -102,9 +104,8 @@ class Bench:
 
     async def clean(self, session: Session, *, disposable: tuple[str, ...] = DISPOSABLE) -> CleanerResult:
         """Clean from what was recorded alone."""
-        return await WorktreeCleaner(git=self.git, disposable=disposable).clean(
-            self.with_resources(session), None
-        )
+        cleaner = WorktreeCleaner(git=self.git, disposable=disposable, meter=self.meter)
+        return await cleaner.clean(self.with_resources(session), None)
 
 
 @asynccontextmanager
