@@ -103,7 +103,7 @@ _THINKING = (0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, _MINUTE, 5 * _MINUTE, 15 *
 """Seconds, from an echo to a long piece of work."""
 _DECIDING = (0.01, 0.1, 1, 5, 15, _MINUTE, 5 * _MINUTE, 15 * _MINUTE, _HOUR, 4 * _HOUR, _DAY)
 """Seconds, from a rule's answer to that of somebody who was away for the night."""
-_STORING = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
+_STORING = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5)
 """Seconds, from memory to a disk or a network in trouble."""
 
 _PROTOCOLS = ("acp", "ws")

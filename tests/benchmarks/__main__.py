@@ -22,6 +22,7 @@ from figures import Figure, print_table
 from life import measure_life
 from memory import measure_memory
 from messages import measure_messages
+from metrics import measure_metrics
 from sessions import measure_sessions
 from storage import measure_storage
 
@@ -35,6 +36,7 @@ BENCHMARKS = {
     "durable": measure_durable,
     "storage": measure_storage,
     "attach": measure_attach,
+    "metrics": measure_metrics,
 }
 
 
