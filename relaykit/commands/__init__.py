@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_CORE = ("serve", "doctor", "plugins", "settings")
+_CORE = ("serve", "doctor", "plugins", "settings", "service")
 _USAGE_ERROR = 2
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 _PIPE_CLOSED = 141  # 128 + SIGPIPE
@@ -87,9 +87,10 @@ def _core_commands() -> Mapping[str, Command]:
     from relaykit.commands.doctor import DOCTOR
     from relaykit.commands.plugins import PLUGINS
     from relaykit.commands.serve import SERVE
+    from relaykit.commands.service import SERVICE
     from relaykit.commands.settings import SETTINGS
 
-    return dict(zip(_CORE, (SERVE, DOCTOR, PLUGINS, SETTINGS), strict=True))
+    return dict(zip(_CORE, (SERVE, DOCTOR, PLUGINS, SETTINGS, SERVICE), strict=True))
 
 
 def _added_commands(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import sys
 from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, cast
 
@@ -28,19 +27,22 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         choices=("debug", "info", "warning", "error"),
         help="what to log on standard error (default: info)",
     )
+    parser.add_argument(
+        "--log-format",
+        default="text",
+        choices=("text", "json"),
+        help="how to log: text for people, or a JSON object a line (default: text)",
+    )
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    import logging
     from importlib.util import find_spec
 
     import anyio
 
-    logging.basicConfig(
-        level=arguments.log_level.upper(),
-        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+    from relaykit.commands.logs import begin_logging
+
+    begin_logging(level=arguments.log_level, log_format=arguments.log_format)
     settings = cast("Invocation", arguments).load_settings()
     given = {key: value for key in ("host", "port") if (value := getattr(arguments, key)) is not None}
     if given:
@@ -54,6 +56,8 @@ async def serve(settings: Settings) -> None:
 
     :raises RelaykitError: no plugin offers a service that listens, or the relay cannot start.
     """
+    import logging
+
     import anyio
 
     from relaykit.relay import open_relay
@@ -70,7 +74,7 @@ async def serve(settings: Settings) -> None:
             gc.set_threshold(20_000, 20, 50)
             async for _ in signals:
                 break
-            print("ending all sessions; a second signal stops at once", file=sys.stderr, flush=True)
+            logging.getLogger(__name__).warning("ending all sessions; a second signal stops at once")
             tasks.start_soon(_stop_at_once, signals)
             await relay.aclose()
             tasks.cancel_scope.cancel()

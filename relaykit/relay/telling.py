@@ -13,6 +13,7 @@ from relaykit.hooks.events import QuestionAnswered, QuestionAsked, TurnEnded, Tu
 from relaykit.meter import QUESTION_WAIT, TURN_SECONDS, Meter
 from relaykit.relay.deciders import Decider
 from relaykit.relay.turns import Turn
+from relaykit.session.logs import log_message_sent, logs_messages
 from relaykit.session.model import Session
 from relaykit.session.news import News
 
@@ -39,11 +40,14 @@ class Telling:
         self._news = news
 
     async def turn_started(self, turn: Turn, *, client_id: str) -> None:
-        """Tell that a prompt went to the agent."""
-        if self._dispatcher.listens_to("relaykit_on_turn_started"):
-            started = TurnStarted(
-                session=await self._session(), turn=turn.ref, client_id=client_id, at=self._clock.now()
-            )
+        """Log and tell that a prompt went to the agent."""
+        listens = self._dispatcher.listens_to("relaykit_on_turn_started")
+        if not (listens or logs_messages()):
+            return
+        session = await self._session()
+        log_message_sent(session, turn=turn.ref, client_id=client_id)
+        if listens:
+            started = TurnStarted(session=session, turn=turn.ref, client_id=client_id, at=self._clock.now())
             self._news.tell(partial(self._dispatcher.turn_started, started))
 
     async def turn_ended(self, turn: Turn, outcome: str) -> None:

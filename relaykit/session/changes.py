@@ -32,6 +32,7 @@ from relaykit.meter import (
 from relaykit.session.cleaner import CleanerResult, CleanupReport, Outcome, Phase
 from relaykit.session.cleanup import Cleanup
 from relaykit.session.hooks import SessionHooks
+from relaykit.session.logs import log_state
 from relaykit.session.model import Cause, Closable, Json, Session, SessionState
 from relaykit.session.state_machine import Event, Transition, next_state
 from relaykit.session.store import Store
@@ -245,18 +246,11 @@ class Changes:
     ) -> None:
         self._count(event or "CREATE", "done")
         self._measure(after, event)
-        if logger.isEnabledFor(logging.INFO):
-            was = before.state if before else "nothing"
-            why = f" ({after.reason})" if after.reason else ""
-            logger.info("session %s (%s): %s -> %s%s", after.id, after.agent_id, was, after.state, why)
+        now = self._clock.now()
+        log_state(after, before=before.state if before else None, at=now)
         if self._hooks.listening:
             transition = Transition(
-                before=before,
-                after=after,
-                event=event,
-                actor=actor,
-                at=self._clock.now(),
-                report=worker.report,
+                before=before, after=after, event=event, actor=actor, at=now, report=worker.report
             )
             worker.tell(partial(self._hooks.transitioned, transition))
 

@@ -9,7 +9,7 @@ import pytest
 from support.programs import Place
 
 COMMANDS = {
-    *("serve", "doctor", "plugins", "settings"),
+    *("serve", "doctor", "plugins", "settings", "service"),
     *("agents", "backup", "chat", "connect", "demo", "run", "sessions", "tokens", "transcript"),
 }
 PLUGINS = {"relaykit", "acp", "gateway", "prometheus", "worktree"}

@@ -204,13 +204,17 @@ def started_in_terminal(place: Place, *arguments: str, **variables: str) -> Iter
 
 
 @contextmanager
-def serving(place: Place) -> Iterator[Program]:
+def serving(place: Place, *arguments: str) -> Iterator[Program]:
     """Run ``relaykit serve`` on a free port, its agents all in the working directory.
 
     The block begins when it listens; at its end SIGTERM ends it.
     """
     with started(
-        place, "serve", RELAYKIT_PLUGINS__GATEWAY__PORT="0", RELAYKIT_RELAY__WORKSPACE="in_place"
+        place,
+        "serve",
+        *arguments,
+        RELAYKIT_PLUGINS__GATEWAY__PORT="0",
+        RELAYKIT_RELAY__WORKSPACE="in_place",
     ) as program:
         program.expect(r"http://127\.0\.0\.1:\d+/\?token=\S+")
         try:

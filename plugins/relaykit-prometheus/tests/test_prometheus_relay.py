@@ -42,11 +42,11 @@ class Metered(PrometheusPlugin):
         return all_series(generate_latest(self.metrics.registry).decode())
 
     def counts(self) -> dict[str, float]:
-        """Return what is not 0, in short, without the storage's operations: their number is the relay's affair."""
+        """Return what is not 0, in short, without operations of the storage, and hooks, which others have."""
         return {
             shorthand(key): value
             for key, value in counts(self.scrape()).items()
-            if not key[0].startswith(("relaykit_storage", "relaykit_build"))
+            if not key[0].startswith(("relaykit_storage", "relaykit_build", "relaykit_hook"))
             and not key[0].endswith("_created")
         }
 
