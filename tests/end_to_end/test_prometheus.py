@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -41,6 +42,7 @@ STREAMED, SIZE = 20_000, 1_000  # more than the buffers of a connection hold
 STALLED = series("relaykit_clients_stalled_total", protocol="acp")
 
 Counts = Mapping[str, float]
+K = TypeVar("K")
 
 
 class House:
@@ -85,15 +87,9 @@ class House:
 
     def check(self, scraped: Prometheus, expected: Counts) -> None:
         """Check that the relay comes to these counts, and that Prometheus has all that it says, to the last digit."""
-        until(
-            lambda: in_short(self.scrape()) == expected,
-            lambda: differences(expected, in_short(self.scrape())),
-        )
+        until_equal(lambda: in_short(self.scrape()), lambda: expected)
         for job in JOBS:
-            until(
-                lambda job=job: scraped.series(job) == self.scrape(),
-                lambda job=job: f"{job}: {differences(self.scrape(), scraped.series(job))}",
-            )
+            until_equal(partial(scraped.series, job), self.scrape)
             assert in_short(scraped.series(job)) == expected
 
 
@@ -109,13 +105,18 @@ def until(is_so: Callable[[], bool], why_not: Callable[[], object]) -> None:
         time.sleep(0.1)
 
 
-def differences(expected: Mapping[object, float], found: Mapping[object, float]) -> str:
-    lines = [
-        f"{key}: {found.get(key, 0)} instead of {expected.get(key, 0)}"
-        for key in sorted(expected.keys() | found.keys(), key=str)
-        if expected.get(key, 0) != found.get(key, 0)
-    ]
-    return "\n".join(lines)
+def until_equal(found: Callable[[], Mapping[K, float]], expected: Callable[[], Mapping[K, float]]) -> None:
+    """Wait until two tables are the same, or tell in what they differ."""
+
+    def differences() -> str:
+        is_so, should_be = found(), expected()
+        return "\n".join(
+            f"{key}: {is_so.get(key)} instead of {should_be.get(key)}"
+            for key in is_so.keys() | should_be.keys()
+            if is_so.get(key) != should_be.get(key)
+        )
+
+    until(lambda: found() == expected(), differences)
 
 
 def in_short(scraped: Mapping[Series, float]) -> dict[str, float]:

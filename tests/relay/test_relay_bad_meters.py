@@ -25,7 +25,8 @@ class BadMeter:
         self._act = act
         self.calls = 0
 
-    def count(self, _figure: Figure, /, _amount: float = 1, **_labels: str) -> None:
+    def count(self, _figure: Figure, /, amount: float = 1, **_labels: str) -> None:
+        del amount
         self._do()
 
     def observe(self, _figure: Figure, _value: float, /, **_labels: str) -> None:
@@ -137,13 +138,12 @@ async def outcome(relay: Relay) -> tuple[list[str], list[str]]:
 
 
 async def test_sessions_end_as_they_would_without(tmp_path: Path) -> None:
-    quick = {"RELAY__HOOK_TIMEOUT": "0.1"}
     with anyio.fail_after(3 * PATIENCE):
-        async with running_relay(tmp_path, **quick) as relay:
+        async with running_relay(tmp_path, RELAY__HOOK_TIMEOUT="0.1") as relay:
             expected = await outcome(relay)
         assert expected[1] == ["CLEANED REQUESTED", "CLEANED AGENT_EXITED"]
         for name, make in BAD.items():
             plugin = make()
-            async with running_relay(tmp_path, plugins={"bad": plugin}, **quick) as relay:
+            async with running_relay(tmp_path, plugins={"bad": plugin}, RELAY__HOOK_TIMEOUT="0.1") as relay:
                 assert await outcome(relay) == expected, name
             assert plugin.calls > 5, name

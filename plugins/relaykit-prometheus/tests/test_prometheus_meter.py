@@ -97,7 +97,8 @@ def test_a_figure_that_is_expected_is_shown_at_zero_before_it_happens(
 def test_a_gauge_is_looked_at_when_it_is_scraped_and_its_readers_add_up(
     meter: PrometheusMeter, registry: CollectorRegistry
 ) -> None:
-    here, there = {("left",): 1.0}, {("left",): 2.0, ("up",): 5.0}
+    here: dict[tuple[str, ...], float] = {("left",): 1}
+    there: dict[tuple[str, ...], float] = {("left",): 2, ("up",): 5}
     assert registry.get_sample_value("relaykit_wheels", {"way": "left"}) is None
     meter.watch(WHEELS, lambda: here)
     meter.watch(WHEELS, lambda: there)
