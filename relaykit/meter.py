@@ -95,7 +95,7 @@ _DAY = 24 * _HOUR
 _LIFE = (1, 5, 15, _MINUTE, 5 * _MINUTE, 15 * _MINUTE, _HOUR, 4 * _HOUR, 12 * _HOUR, _DAY, 3 * _DAY, 7 * _DAY)
 """Seconds, from a session that failed to start to one that was kept for a week."""
 _SIZES = (1, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000)
-_STARTING = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, _MINUTE, 2 * _MINUTE, 5 * _MINUTE)
+_STARTING = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, _MINUTE, 2 * _MINUTE, 5 * _MINUTE)
 """Seconds, from a program that is there to one that has to be fetched first."""
 _STOPPING = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 """Seconds, from a process that ends at once to one that is killed after all graces."""
@@ -173,6 +173,13 @@ CLEANUPS = Figure(
 
 # ---------------------------------------------------------------- agents
 
+WORKSPACE_PREPARE = Figure(
+    "workspace_prepare",
+    FigureKind.HISTOGRAM,
+    "Time until the workspace of a new session was there. Failures are not in it.",
+    unit="seconds",
+    buckets=_STARTING,
+)
 AGENT_SPAWN = Figure(
     "agent_spawn",
     FigureKind.HISTOGRAM,
@@ -184,7 +191,7 @@ AGENT_SPAWN = Figure(
 AGENT_SPAWN_FAILURES = Figure(
     "agent_spawn_failures",
     FigureKind.COUNTER,
-    "Agents that could not be started or woken, by the class of the error.",
+    "Agents that could not be started or woken, by the class of the error, which may be their workspace's.",
     labels={
         "agent": (),
         "error": (
@@ -195,6 +202,8 @@ AGENT_SPAWN_FAILURES = Figure(
             "InitializeTimeout",
             "LoginRequired",
             "AgentProtocolError",
+            "NotARepository",
+            "WorkspaceError",
             "other",
         ),
     },
@@ -342,6 +351,7 @@ FIGURES: tuple[Figure, ...] = (
     SESSION_DURATION,
     SESSION_MESSAGES,
     CLEANUPS,
+    WORKSPACE_PREPARE,
     AGENT_SPAWN,
     AGENT_SPAWN_FAILURES,
     AGENT_SHUTDOWN,

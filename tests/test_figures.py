@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from relaykit.errors import SpawnError
+from relaykit.errors import SpawnError, WorkspaceError
 from relaykit.meter import (
     AGENT_SPAWN_FAILURES,
     CLEANUPS,
@@ -32,6 +32,9 @@ _OPERATIONS = [
     for name in vars(kind)
     if not name.startswith("_") and name != "durable"
 ]
+_START_ERRORS = [
+    kind.__name__ for kind in (*SpawnError.__subclasses__(), WorkspaceError, *WorkspaceError.__subclasses__())
+]
 
 
 @pytest.mark.parametrize(
@@ -42,7 +45,7 @@ _OPERATIONS = [
         (CLEANUPS, "outcome", Outcome),
         (CLIENTS, "role", Role),
         (CLIENT_ATTACHES, "role", Role),
-        (AGENT_SPAWN_FAILURES, "error", [kind.__name__ for kind in SpawnError.__subclasses__()] + ["other"]),
+        (AGENT_SPAWN_FAILURES, "error", [*_START_ERRORS, "other"]),
         (
             QUESTION_WAIT,
             "outcome",

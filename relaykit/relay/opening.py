@@ -21,7 +21,7 @@ from relaykit.relay.expiry import Expiry
 from relaykit.relay.gauges import watch_sessions
 from relaykit.relay.live_sessions import LiveSessions
 from relaykit.relay.locator import Locator, OnlyHere
-from relaykit.relay.measured_launcher import MeasuredLauncher, expect_agents
+from relaykit.relay.measured_start import MeasuredLauncher, MeasuredWorkspace, expect_agents
 from relaykit.relay.measured_storage import measured
 from relaykit.relay.recovery import recover
 from relaykit.relay.relay import Relay
@@ -96,6 +96,7 @@ async def open_relay(
         )
         store, journal = await stack.enter_async_context(open_storage())
         if meter.listening:
+            workspace = MeasuredWorkspace(workspace, clock=clock, meter=meter)
             store, journal = measured(store, journal, clock=clock, meter=meter)
         transcripts = Transcripts(journal, clock=clock, tail_bytes=settings.relay.tail_bytes)
         manager = await stack.enter_async_context(

@@ -11,7 +11,7 @@ from relaykit.conversation import Journal, MemoryJournal
 from relaykit.hooks import hookimpl
 from relaykit.meter import NO_METER, Meter
 from relaykit.relay import Relay
-from relaykit.relay.measured_launcher import MeasuredLauncher
+from relaykit.relay.measured_start import MeasuredLauncher
 from relaykit.relay.measured_storage import MeasuredJournal, MeasuredStore, measured
 from relaykit.session import MemoryStore, Store
 from relaykit.testing import FakeClock, JournalContract, StoreContract

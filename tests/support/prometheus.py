@@ -18,7 +18,7 @@ from typing import Any
 from support.scraping import Series, series
 
 PROGRAM = shutil.which("prometheus")
-SCRAPE_SECONDS = 0.25
+SCRAPE_SECONDS = 0.5
 
 _START = 20.0
 

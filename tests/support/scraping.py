@@ -63,6 +63,15 @@ def counts(scraped: Mapping[Series, float]) -> dict[Series, float]:
     }
 
 
+def in_short(scraped: Mapping[Series, float], *, without: tuple[str, ...]) -> dict[str, float]:
+    """Return `counts` by names as ``session_transitions_total CREATE,done``, but for names that begin so."""
+    return {
+        f"{name.removeprefix('relaykit_')} {','.join(value for _, value in sorted(labels))}".strip(): value
+        for (name, labels), value in counts(scraped).items()
+        if not name.removeprefix("relaykit_").startswith(("build_info", *without))
+    }
+
+
 def series(name: str, /, **labels: str) -> Series:
     """Return the key of one series in a scrape."""
     return name, frozenset(labels.items())

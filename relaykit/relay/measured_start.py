@@ -1,15 +1,17 @@
-"""A launcher with a stopwatch: how long agents take to start, and how often they cannot be."""
+"""A workspace and a launcher with a stopwatch: how long sessions take to start, and how often they cannot."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from relaykit.agent.agent import Agent
 from relaykit.agent.launcher import AgentLauncher, AgentSpec, Record, ToolUse
+from relaykit.agent.workspace import Workspace
 from relaykit.clock import Clock
 from relaykit.conversation.frame import Frame
-from relaykit.meter import AGENT_SHUTDOWN, AGENT_SPAWN, AGENT_SPAWN_FAILURES, Meter
+from relaykit.meter import AGENT_SHUTDOWN, AGENT_SPAWN, AGENT_SPAWN_FAILURES, WORKSPACE_PREPARE, Meter
 from relaykit.session.model import Json, Session
 
 _OTHER = "other"
@@ -29,11 +31,8 @@ class MeasuredLauncher:
     ) -> Agent:
         """Do as the other does, and measure it. A start that is cancelled is neither a success nor a failure."""
         started = self._clock.monotonic()
-        try:
+        with _failures_counted(self._meter, spec.name):
             agent = await self._launcher.launch(spec, session, cwd, record, resume=resume)
-        except Exception as error:
-            self._meter.count(AGENT_SPAWN_FAILURES, agent=spec.name, error=_name_of(error))
-            raise
         self._meter.observe(AGENT_SPAWN, self._clock.monotonic() - started, agent=spec.name)
         return agent
 
@@ -58,11 +57,37 @@ class MeasuredLauncher:
         return self._launcher.tool_use(request)
 
 
+class MeasuredWorkspace:
+    """A `Workspace` that does what another does."""
+
+    def __init__(self, workspace: Workspace, *, clock: Clock, meter: Meter) -> None:
+        self._workspace = workspace
+        self._clock = clock
+        self._meter = meter
+
+    async def prepare(self, session: Session, record: Record, /) -> Path:
+        """Do as the other does, and measure it as `MeasuredLauncher.launch` does."""
+        started = self._clock.monotonic()
+        with _failures_counted(self._meter, session.agent):
+            path = await self._workspace.prepare(session, record)
+        self._meter.observe(WORKSPACE_PREPARE, self._clock.monotonic() - started)
+        return path
+
+
 def expect_agents(agents: Iterable[str], meter: Meter) -> None:
     """Have every agent be seen before it is first started."""
     for agent in agents:
         for figure in (AGENT_SPAWN, AGENT_SPAWN_FAILURES, AGENT_SHUTDOWN):
             meter.expect(figure, agent=agent)
+
+
+@contextmanager
+def _failures_counted(meter: Meter, agent: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        meter.count(AGENT_SPAWN_FAILURES, agent=agent, error=_name_of(error))
+        raise
 
 
 def _name_of(error: Exception) -> str:
