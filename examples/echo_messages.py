@@ -18,7 +18,7 @@ from relaykit.hooks.registration import MessageClient, MessageType
 from relaykit.relay import open_relay
 from relaykit.settings import load_settings
 from relaykit_gateway.address import find_relay
-from relaykit_gateway.client import connect
+from relaykit_gateway.ws_client import connect
 
 
 @hookimpl

@@ -27,10 +27,12 @@
     ├── AgentError
     │   ├── AgentGone
     │   ├── FrameTooLarge (ValueError)
+    │   ├── AgentOverLimit
     │   └── SpawnError
     │       ├── ProgramNotFound
     │       ├── WorkingDirectoryMissing
     │       ├── FetchFailed
+    │       ├── SpawnQueueTimeout
     │       ├── AgentExited
     │       ├── InitializeTimeout
     │       ├── LoginRequired
@@ -315,6 +317,20 @@ class FrameTooLarge(AgentError, ValueError):
         self.limit = limit
 
 
+class AgentOverLimit(AgentError):
+    """The agent, with all that it started, used more than settings allow, and was ended.
+
+    :param limit: the setting, as ``memory_max = "2G" in [plugins.acp]``.
+    :param stderr: the last lines that it wrote to its standard error.
+    """
+
+    def __init__(self, *, agent: str, limit: str, stderr: str = "") -> None:
+        words = f"; its last words were:\n{stderr}" if stderr else ""
+        super().__init__(f"it was ended because it went over its limit, {limit}{words}", agent=agent)
+        self.limit = limit
+        self.stderr = stderr
+
+
 class SpawnError(AgentError):
     """The agent could not be brought to where it takes a prompt."""
 
@@ -358,6 +374,22 @@ class FetchFailed(SpawnError):
         )
         self.package = package
         self.said = said
+
+
+class SpawnQueueTimeout(SpawnError):
+    """Too many other agents were being started for too long, in seconds.
+
+    :param limit: how many are started at once.
+    """
+
+    def __init__(self, *, agent: str, limit: int, seconds: float) -> None:
+        super().__init__(
+            f"it waited {seconds:g} s to be started, because {limit} are started at once and others were before it: "
+            "try again, or raise `max_spawning` or `spawn_queue_timeout` in [plugins.acp]",
+            agent=agent,
+        )
+        self.limit = limit
+        self.seconds = seconds
 
 
 class AgentExited(SpawnError):

@@ -198,10 +198,12 @@ AGENT_SPAWN_FAILURES = Figure(
             "ProgramNotFound",
             "WorkingDirectoryMissing",
             "FetchFailed",
+            "SpawnQueueTimeout",
             "AgentExited",
             "InitializeTimeout",
             "LoginRequired",
             "AgentProtocolError",
+            "AgentOverLimit",
             "NotARepository",
             "WorkspaceError",
             "other",
@@ -215,6 +217,11 @@ AGENT_SHUTDOWN = Figure(
     unit="seconds",
     labels={"agent": ()},
     buckets=_STOPPING,
+)
+AGENT_CRASHES = Figure(
+    "agent_crashes",
+    FigureKind.COUNTER,
+    "Agents that ended by themselves in the midst of a turn or a question, whether they come back or not.",
 )
 
 # ---------------------------------------------------------------- what is said
@@ -355,6 +362,7 @@ FIGURES: tuple[Figure, ...] = (
     AGENT_SPAWN,
     AGENT_SPAWN_FAILURES,
     AGENT_SHUTDOWN,
+    AGENT_CRASHES,
     MESSAGES,
     MESSAGE_BYTES,
     TURNS_RUNNING,

@@ -1,15 +1,23 @@
 """Each example runs as it stands."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+from support.servers import relay
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
-def run(name: str) -> str:
+def run(name: str, *arguments: str, **environ: str) -> str:
     done = subprocess.run(
-        [sys.executable, EXAMPLES / name], capture_output=True, text=True, timeout=30, check=True
+        [sys.executable, EXAMPLES / name, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+        env={**os.environ, **environ},
     )
     assert done.stderr == ""
     return done.stdout
@@ -21,3 +29,11 @@ def test_walkthrough() -> None:
 
 def test_echo_messages() -> None:
     assert run("echo_messages.py") == "connection:established\nsession:create auth True\n"
+
+
+def test_scripted_session() -> None:
+    with relay() as server:
+        url = server.url.replace("ws://", "http://").removesuffix("/ws")
+        token = server.headers["Authorization"].removeprefix("Bearer ")
+        said = run("scripted_session.py", url, "/ask", RELAYKIT_TOKEN=token)
+    assert said == "permission: yes\n(end_turn)\n"

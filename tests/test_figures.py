@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from relaykit.errors import SpawnError, WorkspaceError
+from relaykit.errors import AgentOverLimit, SpawnError, WorkspaceError
 from relaykit.meter import (
     AGENT_SPAWN_FAILURES,
     CLEANUPS,
@@ -33,7 +33,13 @@ _OPERATIONS = [
     if not name.startswith("_") and name != "durable"
 ]
 _START_ERRORS = [
-    kind.__name__ for kind in (*SpawnError.__subclasses__(), WorkspaceError, *WorkspaceError.__subclasses__())
+    kind.__name__
+    for kind in (
+        *SpawnError.__subclasses__(),
+        AgentOverLimit,
+        WorkspaceError,
+        *WorkspaceError.__subclasses__(),
+    )
 ]
 
 

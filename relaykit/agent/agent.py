@@ -45,8 +45,11 @@ class Agent(Protocol):
     async def receive(self) -> Sequence[Frame]:
         """Return what the agent said since the last call: at least one frame, in order. A single reader.
 
+        A turn that is open when the agent is gone has no end here: whoever prompted it says how it ended.
+
         :raises EndOfStream: (anyio's) the agent is gone and everything that it said was returned.
         :raises AgentError: it broke the protocol in a way that cannot be continued from.
+        :raises AgentOverLimit: it was ended because it used more than settings allow.
         """
         ...
 

@@ -70,6 +70,7 @@ class AgentLauncher(Protocol):
         :param session: as it is now.
         :param resume: it is to go on where the session's last agent was. What it says of the past is left out.
         :raises SpawnError: in one of its kinds: each says what to do.
+        :raises AgentOverLimit: it used more than settings allow while it started.
         """
         ...
 

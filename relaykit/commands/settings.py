@@ -18,13 +18,19 @@ LONGEST = 48
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print JSON, with each key's explanation")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="print JSON, with each key's explanation")
+    how.add_argument(
+        "--json-schema", action="store_true", help="print a JSON Schema of relaykit.toml, for editors"
+    )
 
 
 def _run(arguments: argparse.Namespace) -> int:
     from relaykit.settings import describe
 
     invocation = cast("Invocation", arguments)
+    if arguments.json_schema:
+        return _print_schema(invocation)
     settings = invocation.load_settings()
     rows = describe(settings, invocation.load_plugins(forgiving=False).settings_types())
     if arguments.json:
@@ -36,6 +42,15 @@ def _run(arguments: argparse.Namespace) -> int:
         ("KEY", "TYPE", "VALUE", "DEFAULT", "ORIGIN", "OWNER"),
         [(row.key, row.type, _short(row.value), _short(row.default), row.origin, row.owner) for row in rows],
     )
+    return 0
+
+
+def _print_schema(invocation: Invocation) -> int:
+    import json
+
+    from relaykit.settings.schema import json_schema
+
+    print(json.dumps(json_schema(invocation.load_plugins().settings_types()), indent=2))
     return 0
 
 

@@ -10,6 +10,7 @@ from relaykit.clock import Clock
 from relaykit.conversation.cursor import Cursor, OnPast, read_delivered
 from relaykit.conversation.frame import Frame, Kind
 from relaykit.conversation.journal import Entry, Journal
+from relaykit.conversation.pages import PAGE_BYTES, PAGE_ENTRIES
 from relaykit.conversation.tail import Tail
 from relaykit.errors import CursorAhead, JournalConflict, JournalError
 from relaykit.session.model import Session
@@ -130,9 +131,24 @@ class Conversation:
         """Have every cursor that has read everything return an empty batch."""
         self._tail.nudge()
 
-    async def read(self, *, after: int, limit: int) -> Sequence[Entry]:
-        """Return up to `limit` delivered entries with seq > `after`, from memory or from the journal."""
-        return await read_delivered(self.session_id, self._tail, self._journal, after=after, limit=limit)
+    async def read(self, *, after: int, limit: int, max_bytes: int | None = None) -> Sequence[Entry]:
+        """Return delivered entries behind `after`, as `Journal.read`, from memory or from the journal."""
+        return await read_delivered(
+            self.session_id, self._tail, self._journal, after=after, limit=limit, max_bytes=max_bytes
+        )
+
+    async def page(self, *, after: int, through: int) -> Sequence[Entry]:
+        """Return the first entries behind `after` up to `through`, no more than one holds easily in memory.
+
+        What is not kept any more is left out. Empty once there is nothing more.
+
+        :raises JournalError: the journal cannot be read.
+        """
+        limit = min(through - after, PAGE_ENTRIES)
+        page = await self.read(after=after, limit=limit, max_bytes=PAGE_BYTES)
+        if page and page[-1].seq > through:
+            page = [entry for entry in page if entry.seq <= through]
+        return page
 
     async def end(self, session: Session) -> None:
         """Close the journal with the session as it ended; cursors end once they have read everything."""

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import anyio
 
 from relaykit.conversation.journal import Entry, Journal
+from relaykit.conversation.pages import PAGE_BYTES, PAGE_ENTRIES
 from relaykit.conversation.tail import Tail
-
-_PAGE = 512
 
 OnPast = Callable[[int, bool], None]
 """Told how many of the entries that a cursor has just returned were there before it, and whether a gap is told."""
@@ -57,8 +56,10 @@ class Cursor:
         self._journal = journal
         self._on_past = on_past
 
-    async def next(self, limit: int = _PAGE) -> Batch:
+    async def next(self, limit: int = PAGE_ENTRIES, max_bytes: int = PAGE_BYTES) -> Batch:
         """Return what comes next, waiting until there is something. May be cancelled without loss.
+
+        What is returned stays in memory for as long as the caller keeps it: `max_bytes` bounds it, see `Journal.read`.
 
         Who waits is woken by `Conversation.nudge`, and gets an empty batch: there is something to be told that is
         not in the transcript.
@@ -76,12 +77,14 @@ class Cursor:
                 self._nudges = self._tail.nudges
                 return Batch()
             await self._tail.changed()
-        return await self._read(limit)
+        return await self._read(limit, max_bytes)
 
-    async def _read(self, limit: int) -> Batch:
+    async def _read(self, limit: int, max_bytes: int) -> Batch:
         after = self.position
         head = self._tail.head
-        entries = await read_delivered(self.session_id, self._tail, self._journal, after=after, limit=limit)
+        entries = await read_delivered(
+            self.session_id, self._tail, self._journal, after=after, limit=limit, max_bytes=max_bytes
+        )
         # What was trimmed is told, never skipped: also everything, if the journal has nothing left.
         oldest = entries[0].seq if entries else head + 1
         gap = (after + 1, oldest - 1) if oldest > after + 1 else None
@@ -96,9 +99,9 @@ class Cursor:
 
 
 async def read_delivered(
-    session_id: str, tail: Tail, journal: Journal, *, after: int, limit: int
+    session_id: str, tail: Tail, journal: Journal, *, after: int, limit: int, max_bytes: int | None
 ) -> Sequence[Entry]:
-    """Return up to `limit` entries behind `after`, from memory if they are there, else from the journal.
+    """Return entries behind `after`, as `Journal.read`: from memory if they are there, else from the journal.
 
     The journal may hold entries already that were not delivered yet: nobody sees those.
     """
@@ -106,7 +109,9 @@ async def read_delivered(
     limit = min(limit, head - after)
     if limit <= 0:
         return ()
-    entries = tail.slice(after, limit) or await journal.read(session_id, after=after, limit=limit)
+    entries = tail.slice(after, limit, max_bytes)
+    if not entries:
+        entries = await journal.read(session_id, after=after, limit=limit, max_bytes=max_bytes)
     if entries and entries[-1].seq > head:
         entries = [entry for entry in entries if entry.seq <= head]
     return entries

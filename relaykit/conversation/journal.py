@@ -61,8 +61,14 @@ class Journal(Protocol):
         """
         ...
 
-    async def read(self, session_id: str, /, *, after: int, limit: int) -> Sequence[Entry]:
-        """Return up to `limit` entries with seq > `after`, in order. Unknown session or nothing there: empty."""
+    async def read(
+        self, session_id: str, /, *, after: int, limit: int, max_bytes: int | None = None
+    ) -> Sequence[Entry]:
+        """Return up to `limit` entries with seq > `after`, in order. Unknown session or nothing there: empty.
+
+        :param max_bytes: return fewer, if the bodies would have more bytes together; but at least one. What is left
+            out is not held in memory either, or for a moment, one at a time.
+        """
         ...
 
     async def close(self, session: Session, /) -> None:

@@ -8,6 +8,7 @@ from datetime import datetime
 from operator import attrgetter
 
 from relaykit.conversation.journal import Entry, JournalState
+from relaykit.conversation.pages import fitting
 from relaykit.errors import JournalConflict
 from relaykit.ids import IdGenerator, SystemIds
 from relaykit.session.model import Session, SessionFilter
@@ -62,13 +63,15 @@ class MemoryJournal:
             raise JournalConflict(session_id, "the entries leave a hole")
         transcript.entries.extend(entries)
 
-    async def read(self, session_id: str, /, *, after: int, limit: int) -> Sequence[Entry]:
-        """Return up to `limit` entries behind `after`."""
+    async def read(
+        self, session_id: str, /, *, after: int, limit: int, max_bytes: int | None = None
+    ) -> Sequence[Entry]:
+        """Return up to `limit` entries behind `after`, and up to `max_bytes` of them."""
         transcript = self._transcripts.get(session_id)
         if transcript is None:
             return ()
         start = max(after - transcript.trimmed, 0)
-        return transcript.entries[start : start + limit]
+        return fitting(transcript.entries[start : start + limit], max_bytes)
 
     async def close(self, session: Session, /) -> None:
         """Keep the transcript, and the session as it ended."""

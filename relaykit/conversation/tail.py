@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import anyio
 
+from relaykit.conversation.frame import Frame, Kind
 from relaykit.conversation.journal import Entry
+from relaykit.conversation.pages import fitting
 
 _OVERHEAD = 200
 """Bytes that an entry costs besides its body, roughly: so that many tiny entries are bounded too."""
+_FORGOTTEN = Entry(0, datetime.min.replace(tzinfo=UTC), Frame(Kind.NOTICE))
 
 
 class Tail:
@@ -37,6 +41,7 @@ class Tail:
         self._bytes += sum([len(frame.body) for _, _, frame in entries]) + _OVERHEAD * len(entries)
         while self._bytes > self._max_bytes and self._dropped < len(self._entries) - 1:
             self._bytes -= len(self._entries[self._dropped].frame.body) + _OVERHEAD
+            self._entries[self._dropped] = _FORGOTTEN  # not only out of reach: out of memory
             self._dropped += 1
         if self._dropped > len(self._entries) // 2:  # moving the rest is paid by what was dropped
             del self._entries[: self._dropped]
@@ -58,12 +63,12 @@ class Tail:
         self.closed = True
         self._wake()
 
-    def slice(self, after: int, limit: int) -> Sequence[Entry]:
-        """Return up to `limit` entries behind `after`, or nothing if the first of them is not here any more."""
+    def slice(self, after: int, limit: int, max_bytes: int | None) -> Sequence[Entry]:
+        """Return entries behind `after`, as `Journal.read`; nothing if the first of them is not here any more."""
         start = len(self._entries) - (self.head - after)
         if start < self._dropped:
             return ()
-        return self._entries[start : start + limit]
+        return fitting(self._entries[start : start + limit], max_bytes)
 
     async def changed(self) -> None:
         """Wait until something is added, or somebody nudges, or the tail is closed."""

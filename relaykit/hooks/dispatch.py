@@ -17,6 +17,8 @@ from relaykit.meter import HOOK_FAILURES, HOOK_SECONDS, NO_METER
 if TYPE_CHECKING:
     from relaykit.clock import Clock
     from relaykit.hooks.events import (
+        AccessRefused,
+        CallMade,
         ClientAttached,
         ClientDetached,
         EntriesRecorded,
@@ -139,6 +141,14 @@ class Dispatcher:
     async def client_detached(self, client: ClientDetached, /) -> None:
         """Tell that a client stopped following a session."""
         await self._tell("relaykit_on_client_detached", client)
+
+    async def access_refused(self, refusal: AccessRefused, /) -> None:
+        """Tell that somebody was not let in."""
+        await self._tell("relaykit_on_access_refused", refusal)
+
+    async def call_made(self, call: CallMade, /) -> None:
+        """Tell that a client asked something of the agent besides a prompt."""
+        await self._tell("relaykit_on_call", call)
 
     async def turn_started(self, turn: TurnStarted, /) -> None:
         """Tell that a prompt went to the agent."""

@@ -16,6 +16,8 @@ from relaykit.session.model import Session
 from relaykit.session.state_machine import Transition
 
 __all__ = [
+    "AccessRefused",
+    "CallMade",
     "CleanupFailed",
     "ClientAttached",
     "ClientDetached",
@@ -48,6 +50,7 @@ class ClientAttached:
     :param protocol: ``ws`` or ``acp``.
     :param after: the seq behind which it asked to begin.
     :param role: ``controller`` or ``observer``: whether it may do anything but watch.
+    :param by: what it goes by: the name of its token; or else its id.
     """
 
     session_id: str
@@ -57,6 +60,7 @@ class ClientAttached:
     after: int
     at: datetime
     role: str = "controller"
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,16 +72,53 @@ class ClientDetached:
     protocol: str
     at: datetime
     role: str = "controller"
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessRefused:
+    """Somebody was not let in: the token is missing or wrong, or the page or the name is a foreign one.
+
+    :param where: what was wanted: ``/acp``.
+    :param address: where the request came from, as the socket says it; a proxy's own, where there is one.
+    :param status: what was answered: 401 or 403.
+    :param reason: the same for people. No token is in it.
+    """
+
+    where: str
+    address: str
+    status: int
+    reason: str
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnStarted:
-    """A prompt went to the agent."""
+    """A prompt went to the agent.
+
+    :param by: what the client goes by: the name of its token; or else its id.
+    """
 
     session: Session
     turn: str
     client_id: str
     at: datetime
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallMade:
+    """A client asked something of the agent besides a prompt: a mode, a model, an option.
+
+    :param call: the method and the raw params.
+    :param by: as of a turn.
+    """
+
+    session: Session
+    call: Frame
+    client_id: str
+    at: datetime
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,11 +150,13 @@ class QuestionAsked:
 class QuestionAnswered:
     """A question was answered.
 
-    :param by: who or what: a client's id, a plugin's name, ``rule 2`` of the settings, ``relay`` when the turn was
-        cancelled or the time was over, or ``agent`` when it does not want an answer any more.
+    :param by: who or what: what a client goes by (the name of its token, or its id), a plugin's name, ``rule 2`` of
+        the settings, ``relay`` when the turn was cancelled or the time was over, or ``agent`` when it does not want
+        an answer any more.
     :param outcome: ``answered``; ``allowed`` or ``refused``, by a rule or a policy; ``expired``, refused because
         nobody had answered in time; or ``cancelled``.
     :param reason: what the policy says, or the rule; for people.
+    :param client_id: of the client that answered; empty if none did.
     """
 
     session: Session
@@ -124,6 +167,7 @@ class QuestionAnswered:
     seconds: float
     at: datetime
     reason: str = ""
+    client_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

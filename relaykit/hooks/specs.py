@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from relaykit.agent.launcher import AgentSpec, LauncherFactory
     from relaykit.agent.workspace import Workspace
     from relaykit.hooks.events import (
+        AccessRefused,
+        CallMade,
         CleanupFailed,
         ClientAttached,
         ClientDetached,
@@ -194,6 +196,14 @@ async def relaykit_on_client_detached(client: ClientDetached) -> None:
 
 
 @hookspec
+async def relaykit_on_access_refused(refusal: AccessRefused) -> None:
+    """Hear that a gateway did not let somebody in. The answer waits for this.
+
+    Example: ``refused[refusal.address] += 1``
+    """
+
+
+@hookspec
 async def relaykit_on_turn_started(turn: TurnStarted) -> None:
     """Hear that a prompt went to the agent.
 
@@ -206,6 +216,14 @@ async def relaykit_on_turn_ended(turn: TurnEnded) -> None:
     """Hear that the agent's turn is over, and how.
 
     Example: ``await page(f"{turn.session.agent_id}: {turn.outcome} after {turn.seconds:.0f} s")``
+    """
+
+
+@hookspec
+async def relaykit_on_call(call: CallMade) -> None:
+    """Hear that a client asked something of the agent besides a prompt: a mode, a model, an option.
+
+    Example: ``audit.write(call.by, call.call.method)``
     """
 
 

@@ -21,11 +21,13 @@ class Access:
     """What a client may see and do. What it may not see is to it as if it did not exist.
 
     :param owner: whose sessions it sees, and owns what it creates.
+    :param all_owners: it sees everybody's sessions.
     :param projects: the only projects that it sees; None for all.
     :param sessions: the ids of the only sessions that it sees; None for all. It creates none then.
     """
 
     owner: str = "local"
+    all_owners: bool = False
     role: Role = Role.CONTROLLER
     projects: frozenset[str] | None = field(default=None)
     sessions: frozenset[str] | None = field(default=None)
@@ -38,12 +40,12 @@ class Access:
     @property
     def is_everything(self) -> bool:
         """It is what the person has at whose machine the relay runs."""
-        return self == FULL
+        return self in {FULL, EVERYTHING}
 
     def sees(self, session: Session) -> bool:
         """Tell whether the session exists for this client."""
         return (
-            session.owner == self.owner
+            (self.all_owners or session.owner == self.owner)
             and (self.projects is None or session.project in self.projects)
             and (self.sessions is None or session.id in self.sessions)
         )
@@ -69,3 +71,6 @@ class Access:
 
 FULL = Access()
 """Everything of the owner ``local``."""
+
+EVERYTHING = Access(all_owners=True)
+"""Everything, of whomever."""

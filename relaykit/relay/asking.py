@@ -12,6 +12,7 @@ from relaykit.conversation.frame import Frame, Kind
 from relaykit.conversation.permissions import Question, Questions
 from relaykit.relay.deciders import AGENT, ANSWERED, CANCELLED, EXPIRED, RELAY, Decider, Deciders, decided
 from relaykit.relay.judging import Judging
+from relaykit.relay.notices import UNDELIVERED, notice
 from relaykit.relay.telling import Telling
 from relaykit.session.model import Session
 
@@ -117,13 +118,13 @@ class Asking:
 
     # ------------------------------------------------------------ answers
 
-    async def answer(self, question: Question, body: bytes | None, *, by: str) -> None:
+    async def answer(self, question: Question, body: bytes | None, *, by: str, client_id: str) -> None:
         """Close a question that was taken out with somebody's answer; None: as cancelled."""
         if body is None:
-            await self._close(self._cancelled(question, by=by))
+            await self._close(self._cancelled(question, by=by, client_id=client_id))
         else:
             decision = Frame(Kind.DECISION, body, question.request.ref, question.request.method)
-            await self._close(Closed(question, decision, Decider(by, ANSWERED)))
+            await self._close(Closed(question, decision, Decider(by, ANSWERED, client_id=client_id)))
 
     async def take_back(self, ref: str) -> None:
         """Close a question that the agent does not want to be answered any more, if it is open."""
@@ -178,23 +179,27 @@ class Asking:
         closed = [self._cancelled(question) for question in self._questions.take_all()]
         closed += [self._cancelled(question, judged=True) for question in judged.values()]
         for each in closed:
-            self.deciders.remember(each.decision.ref, each.decider.by)
+            self.deciders.remember(each.decision.ref, each.decider)
         return closed
 
-    def no_answer(self, request: Frame) -> Frame:
-        """Return what an agent gets if it cannot be given the answer."""
-        return self._launcher.decline(request, cancelled=True)
+    async def undelivered(self, decision: Frame, why: str) -> None:
+        """Cancel a question whose answer, which is in the transcript, cannot be put to the agent; that is told too."""
+        await self._conversation.publish([notice(UNDELIVERED, requestId=decision.ref, reason=why)])
+        request = Frame(Kind.REQUEST, ref=decision.ref, method=decision.method)
+        self._send(self._launcher.decline(request, cancelled=True))
 
-    def _cancelled(self, question: Question, *, by: str = RELAY, judged: bool = False) -> Closed:
+    def _cancelled(
+        self, question: Question, *, by: str = RELAY, client_id: str = "", judged: bool = False
+    ) -> Closed:
         decision = self._launcher.decline(question.request, cancelled=True)
-        return Closed(question, decision, Decider(by, CANCELLED), judged)
+        return Closed(question, decision, Decider(by, CANCELLED, client_id=client_id), judged)
 
     async def _close(self, closed: Closed) -> None:
         """Answer a question that was taken out; if that cannot be recorded it is open again.
 
         One that was still judged is not: its session ends, as with anything that an agent says in vain.
         """
-        self.deciders.remember(closed.decision.ref, closed.decider.by)
+        self.deciders.remember(closed.decision.ref, closed.decider)
         try:
             await self._conversation.publish(closed.frames)
         except BaseException:

@@ -24,6 +24,7 @@ class FollowedBy(NamedTuple):
     protocol: str
     owner: str
     role: Role
+    by: str
 
 
 class Attachments:
@@ -61,6 +62,7 @@ class Attachments:
                     protocol=client.protocol,
                     owner=client.owner,
                     role=client.role,
+                    by=client.by,
                     after=after,
                     at=self._clock.now(),
                 )
@@ -79,6 +81,7 @@ class Attachments:
                     client_id=client.client_id,
                     protocol=client.protocol,
                     role=client.role,
+                    by=client.by,
                     at=self._clock.now(),
                 )
                 live.news.tell(partial(self._dispatcher.client_detached, detached))

@@ -40,14 +40,21 @@ class Read(Protocol):
 class Decider:
     """Who or what answered a question.
 
-    :param by: a client's id, a plugin's name, ``rule 2``, ``relay``, or ``agent``, which takes its question back.
+    :param by: for people: what the client goes by (the name of its token), a plugin's name, ``rule 2``, ``relay``, or
+        ``agent``, which takes its question back.
     :param outcome: one of the words above.
     :param reason: for people, where there is one: what the policy says, or the rule.
+    :param client_id: of the client that answered, by which it knows its own answer; empty if none did.
     """
 
     by: str
     outcome: str
     reason: str = ""
+    client_id: str = ""
+
+
+UNKNOWN = Decider("", "")
+"""The transcript does not tell."""
 
 
 def decided(decision: Frame, decider: Decider) -> Frame:
@@ -55,8 +62,9 @@ def decided(decision: Frame, decider: Decider) -> Frame:
 
     The DECISION itself is what the agent gets, as whoever answered has written it.
     """
-    reason = {"reason": decider.reason} if decider.reason else {}
-    return notice(DECIDED, requestId=decision.ref, by=decider.by, outcome=decider.outcome, **reason)
+    more = {"client": decider.client_id, "reason": decider.reason}
+    told = {key: value for key, value in more.items() if value}
+    return notice(DECIDED, requestId=decision.ref, by=decider.by, outcome=decider.outcome, **told)
 
 
 class Deciders:
@@ -67,11 +75,11 @@ class Deciders:
 
     def __init__(self, read: Read) -> None:
         self._read = read
-        self._last: dict[str, str] = {}
+        self._last: dict[str, Decider] = {}
 
-    def remember(self, ref: str, by: str) -> None:
+    def remember(self, ref: str, decider: Decider) -> None:
         """Note who closes a question."""
-        self._last[ref] = by
+        self._last[ref] = decider
         if len(self._last) > _REMEMBERED:
             del self._last[next(iter(self._last))]
 
@@ -79,24 +87,26 @@ class Deciders:
         """Take `remember` back: it could not be recorded."""
         self._last.pop(ref, None)
 
-    def of(self, ref: str) -> str:
-        """Return who closed a question; empty if it is open, or was closed long ago."""
-        return self._last.get(ref, "")
+    def of(self, ref: str) -> Decider:
+        """Return who closed a question; `UNKNOWN` if it is open, or was closed long ago."""
+        return self._last.get(ref, UNKNOWN)
 
-    async def find(self, decision: Entry) -> str:
-        """Return who gave a DECISION; empty if the transcript does not tell, as it was written by an older relay.
+    async def find(self, decision: Entry) -> Decider:
+        """Return who gave a DECISION; `UNKNOWN` if it was written by an older relay, which did not tell.
 
         :raises JournalError: it cannot be read.
         """
         known = self.of(decision.frame.ref)
-        if known:
+        if known is not UNKNOWN:
             return known
         behind = await self._read(after=decision.seq, limit=1)
-        return next((_by(entry.frame, decision.frame.ref) for entry in behind), "")
+        return next((_told(entry.frame, decision.frame.ref) for entry in behind), UNKNOWN)
 
 
-def _by(frame: Frame, ref: str) -> str:
+def _told(frame: Frame, ref: str) -> Decider:
     if frame.kind is not Kind.NOTICE or frame.method != DECIDED:
-        return ""
+        return UNKNOWN
     body = json.loads(frame.body)
-    return str(body["by"]) if body["requestId"] == ref else ""
+    if body["requestId"] != ref:
+        return UNKNOWN
+    return Decider(body["by"], body["outcome"], body.get("reason", ""), body.get("client", ""))

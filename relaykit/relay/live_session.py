@@ -21,9 +21,10 @@ from relaykit.hooks.dispatch import Dispatcher
 from relaykit.meter import Meter
 from relaykit.relay.admission import Admission
 from relaykit.relay.asking import Asking
+from relaykit.relay.calls import Calls
 from relaykit.relay.judging import Judging
 from relaykit.relay.life import alive_since
-from relaykit.relay.notices import ASLEEP, WAKE_FAILED, notice
+from relaykit.relay.notices import AGENT_CRASHED, ASLEEP, WAKE_FAILED, notice
 from relaykit.relay.outbox import Outbox
 from relaykit.relay.past import look_back
 from relaykit.relay.read_ahead import ReadAhead
@@ -121,6 +122,16 @@ class LiveSession:
             to_its_end=self._to_its_end,
             settings=settings.relay,
         )
+        self.calls = Calls(
+            session.id,
+            conversation,
+            admission=self._admission,
+            rest=self.rest,
+            has_agent=lambda: self._outbox is not None,
+            send=self._send,
+            to_its_end=self._to_its_end,
+            telling=self._telling,
+        )
 
     @property
     def opened(self) -> Json:
@@ -159,7 +170,7 @@ class LiveSession:
 
     # ------------------------------------------------------------ what clients ask for
 
-    async def prompt(self, body: bytes, *, client_id: str, turn: str) -> Entry | None:
+    async def prompt(self, body: bytes, *, client_id: str, turn: str, by: str = "") -> Entry | None:
         """Begin a turn, or have the prompt wait for the running one.
 
         A turn that runs or waits already, or is one of the last that ended, is not begun again.
@@ -176,7 +187,7 @@ class LiveSession:
             await self._admission.prompt(body, client_id)
         if turns.knows(turn):  # it may have been said again while the policies thought
             return turns.end_of(turn)
-        await self._queue.add(Prompt(turn, body, client_id))
+        await self._queue.add(Prompt(turn, body, client_id, by or client_id))
         self.rest.want()
         return None
 
@@ -206,41 +217,17 @@ class LiveSession:
         """
         return self._queue.withdraw(turn)
 
-    async def call(self, method: str, body: bytes, *, client_id: str, ref: str) -> None:
-        """Put a request to the agent that is no prompt. The RESULT in the transcript has the same `ref`.
-
-        :param body: raw JSON of the params, without a session id.
-        :param ref: a fresh id for the call.
-        An agent that sleeps is woken first.
-
-        :raises SessionNotActive: the session has no agent now.
-        :raises SpawnError: the agent could not be woken.
-        :raises Refused: a policy said no to a change of mode.
-        """
-        frame = Frame(Kind.CALL, body, ref, method)
-        await self._admission.call(frame, client_id)
-        if self.rest.presence is not Presence.AWAKE:
-            await self.rest.until_awake()
-        if self._outbox is None:
-            raise SessionNotActive(self.id, (await self._admission.session()).state)
-        await self._to_its_end(partial(self._pass_on, frame))
-
-    async def cancel_call(self, ref: str) -> None:
-        """Tell the agent that nobody needs the answer to a CALL any more. It answers all the same."""
-        await self._to_its_end(partial(self._pass_on, Frame(Kind.CANCEL, ref=ref, method="$/cancel_request")))
-
-    async def _pass_on(self, frame: Frame) -> None:
-        await self.conversation.publish([frame])
-        self._send(frame)
-
-    async def answer(self, ref: str, body: bytes | None, *, client_id: str) -> None:
+    async def answer(self, ref: str, body: bytes | None, *, client_id: str, by: str = "") -> None:
         """Answer an open question; the first answer wins.
 
+        :param by: see `Relay.answer`.
         :param body: raw JSON of the result. None: there is none, and the agent hears that it was cancelled.
         :raises QuestionClosed: somebody was faster, or there is no such question.
         """
         question = self.questions.take(ref)
-        await self._to_its_end(partial(self._asking.answer, question, body, by=client_id))
+        await self._to_its_end(
+            partial(self._asking.answer, question, body, by=by or client_id, client_id=client_id)
+        )
 
     @property
     def asking(self) -> Asking:
@@ -323,13 +310,14 @@ class LiveSession:
         self._reading.deadline = anyio.current_time() + _STRAGGLERS
 
     async def lie_down(self) -> None:
-        """Say that the agent, which has been stopped, sleeps."""
+        """Say that the agent, which has been stopped or has ended by itself, sleeps."""
         self._agent = None
         await self.interrupt(self.rest.reason)
-        await self.conversation.publish([notice(ASLEEP, reason=self.rest.reason)])
+        word = AGENT_CRASHED if self.rest.crashed else ASLEEP
+        await self.conversation.publish([notice(word, reason=self.rest.reason)])
         self.conversation.drop_tail()
         self.rest.move(Presence.ASLEEP)
-        if self._queue.turns.waiting:
+        if self._queue.turns.waiting or (self.rest.crashed and self.clients):
             self.rest.want()
 
     async def could_not_wake(self, failure: Exception) -> None:
@@ -345,7 +333,7 @@ class LiveSession:
             [entry] = await self.conversation.publish([end])
             await self._queue.over(entry)
         elif frame.kind is Kind.DECISION:
-            self._send(self._asking.no_answer(Frame(Kind.REQUEST, ref=frame.ref, method=frame.method)))
+            await self._asking.undelivered(frame, why)
         elif frame.kind is Kind.CALL:
             refusal = Frame(Kind.RESULT, error(INVALID_PARAMS, why), frame.ref, frame.method, failed=True)
             await self.conversation.publish([refusal])

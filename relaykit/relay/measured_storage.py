@@ -102,9 +102,12 @@ class MeasuredJournal:
         """Do as the other does."""
         await self._measured("journal_append", self._journal.append(session_id, epoch, entries))
 
-    async def read(self, session_id: str, /, *, after: int, limit: int) -> Sequence[Entry]:
+    async def read(
+        self, session_id: str, /, *, after: int, limit: int, max_bytes: int | None = None
+    ) -> Sequence[Entry]:
         """Do as the other does."""
-        return await self._measured("journal_read", self._journal.read(session_id, after=after, limit=limit))
+        found = self._journal.read(session_id, after=after, limit=limit, max_bytes=max_bytes)
+        return await self._measured("journal_read", found)
 
     async def close(self, session: Session, /) -> None:
         """Do as the other does."""

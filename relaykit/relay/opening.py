@@ -120,6 +120,8 @@ async def open_relay(
                 name: await stack.enter_async_context(_opened(open_launcher, clock, meter))
                 for name, open_launcher in launchers.items()
             },
+            resume_crashed=settings.relay.on_crash == "resume",
+            meter=meter,
         )
         tasks = await stack.enter_async_context(OwnedTasks())
         sessions = LiveSessions(

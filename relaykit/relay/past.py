@@ -33,21 +33,21 @@ async def look_back(conversation: Conversation) -> Past:
 
     :raises JournalError: it cannot be read.
     """
-    entries: list[Entry] = []  # those that matter, the latest first
+    entries: list[Entry] = []  # those that matter
     before = conversation.head + 1
     settled = False
     while before > 1 and not (settled and conversation.head - before >= _FAR_ENOUGH):
-        after = max(before - 1 - _PAGE, 0)
-        read = await conversation.read(after=after, limit=before - 1 - after)
-        page = [entry for entry in read if entry.seq < before]
-        if not page:
+        oldest, after = before, max(before - 1 - _PAGE, 0)
+        found: list[Entry] = []
+        while page := await conversation.page(after=after, through=before - 1):
+            oldest, after = min(oldest, page[0].seq), page[-1].seq
+            found += [entry for entry in page if entry.frame.kind in _TELLING]
+        if oldest == before:
             break  # the rest was trimmed
-        before = page[0].seq
-        for entry in reversed(page):
-            if entry.frame.kind in _TELLING:
-                entries.append(entry)
-                settled = settled or entry.frame.kind in _TURNS
-    return _read(entries[::-1])
+        before = oldest
+        settled = settled or any(entry.frame.kind in _TURNS for entry in found)
+        entries = found + entries
+    return _read(entries)
 
 
 _TURNS = frozenset({Kind.PROMPT, Kind.TURN_END})

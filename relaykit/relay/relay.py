@@ -16,13 +16,9 @@ from relaykit.agent.launcher import AgentSpec
 from relaykit.clock import Clock
 from relaykit.conversation.cursor import Cursor
 from relaykit.conversation.journal import Entry
-from relaykit.errors import (
-    DuplicateSession,
-    ManagerClosed,
-    SessionNotFound,
-)
+from relaykit.errors import DuplicateSession, ManagerClosed, SessionNotFound
 from relaykit.hooks.dispatch import Dispatcher
-from relaykit.hooks.events import SessionRequest
+from relaykit.hooks.events import AccessRefused, SessionRequest
 from relaykit.hooks.plugin_set import PluginSet
 from relaykit.hooks.registration import MessageType, Route
 from relaykit.ids import IdGenerator
@@ -271,25 +267,31 @@ class Relay:
             raise SessionNotFound(session_id)
         return session
 
-    async def transcript(self, session_id: str, *, after: int = 0, limit: int = 512) -> Sequence[Entry]:
+    async def transcript(
+        self, session_id: str, *, after: int = 0, limit: int = 512, max_bytes: int | None = None
+    ) -> Sequence[Entry]:
         """Return up to `limit` entries of what was said behind `after`, in a session that runs or has ended.
 
+        :param max_bytes: how much of it at most, see `Journal.read`.
         :raises JournalError: it cannot be read.
         """
         live = self._sessions.get(session_id)
         if live is not None:
-            return await live.conversation.read(after=after, limit=limit)
-        return await self._transcripts.journal.read(session_id, after=after, limit=limit)
+            return await live.conversation.read(after=after, limit=limit, max_bytes=max_bytes)
+        return await self._transcripts.journal.read(session_id, after=after, limit=limit, max_bytes=max_bytes)
 
     # ------------------------------------------------------------ what is said
 
-    async def prompt(self, session_id: str, body: bytes, *, client_id: str, turn: str) -> Entry | None:
+    async def prompt(
+        self, session_id: str, body: bytes, *, client_id: str, turn: str, by: str = ""
+    ) -> Entry | None:
         """Say something to the agent; see `LiveSession.prompt`. The answer comes by `attach`.
 
+        :param by: who says it, for plugins: see `answer`.
         :return: how the turn ended, if it is one that has ended already.
         :raises SessionNotFound: there is no such session.
         """
-        return await self._sessions.require(session_id).prompt(body, client_id=client_id, turn=turn)
+        return await self._sessions.require(session_id).prompt(body, client_id=client_id, turn=turn, by=by)
 
     async def cancel(self, session_id: str) -> None:
         """Have the agent end its running turn, if there is one.
@@ -298,28 +300,39 @@ class Relay:
         """
         await self._sessions.require(session_id).cancel()
 
-    async def call(self, session_id: str, method: str, body: bytes, *, client_id: str, ref: str) -> None:
-        """Put any other request to the agent; see `LiveSession.call`. Its RESULT comes by `attach`.
+    async def call(
+        self, session_id: str, method: str, body: bytes, *, client_id: str, ref: str, by: str = ""
+    ) -> None:
+        """Put any other request to the agent; see `Calls.put`. Its RESULT comes by `attach`.
 
+        :param by: who asks, for plugins: see `answer`.
         :raises SessionNotFound: there is no such session.
         """
-        await self._sessions.require(session_id).call(method, body, client_id=client_id, ref=ref)
+        await self._sessions.require(session_id).calls.put(method, body, client_id=client_id, ref=ref, by=by)
 
     async def cancel_call(self, session_id: str, ref: str) -> None:
         """Tell the agent that nobody needs the answer to a CALL any more. It answers all the same.
 
         :raises SessionNotFound: there is no such session.
         """
-        await self._sessions.require(session_id).cancel_call(ref)
+        await self._sessions.require(session_id).calls.cancel(ref)
 
-    async def answer(self, session_id: str, ref: str, body: bytes | None, *, client_id: str) -> None:
+    async def answer(
+        self, session_id: str, ref: str, body: bytes | None, *, client_id: str, by: str = ""
+    ) -> None:
         """Answer an open question; the first answer wins.
 
         :param body: raw JSON of the result. None: there is none, and the agent hears that it was cancelled.
+        :param by: who answers, for the transcript and for people: a token's name, or an application's own name of
+            its user. By default the client's id.
         :raises SessionNotFound: there is no such session.
         :raises QuestionClosed: somebody was faster.
         """
-        await self._sessions.require(session_id).answer(ref, body, client_id=client_id)
+        await self._sessions.require(session_id).answer(ref, body, client_id=client_id, by=by)
+
+    async def tell_refused(self, refusal: AccessRefused) -> None:
+        """Tell plugins that a gateway lets somebody not in, who waits for that: so a flood of them cannot pile up."""
+        await self._dispatcher.access_refused(refusal)
 
     def live(self, session_id: str) -> LiveSession:
         """Return the live half of a session: its conversation and its open questions, to look at.
@@ -338,22 +351,27 @@ class Relay:
         role: Role = Role.CONTROLLER,
         after: int = 0,
         epoch: str | None = None,
+        by: str = "",
     ) -> AbstractAsyncContextManager[Cursor]:
         """Follow a session's conversation behind entry `after` for as long as the block lasts.
 
         Nothing is queued for the client: it reads the cursor at its own pace. Leaving ends nothing. An agent that
         sleeps is woken.
 
+        :param by: who follows: see `answer`.
         :param role: what hooks hear, and is counted. It holds the client to nothing: `restricted_to` does.
         :raises SessionNotFound: there is no such session.
         :raises CursorAhead: there is no entry `after` yet.
         """
-        follower = FollowedBy(client_id, protocol, owner, role)
+        follower = FollowedBy(client_id, protocol, owner, role, by or client_id)
         return self._attachments.attach(session_id, follower, after=after, epoch=epoch)
 
-    def restricted_to(self, access: Access) -> RestrictedRelay:
-        """Return this relay as a client may use it."""
-        return RestrictedRelay(self, access)
+    def restricted_to(self, access: Access, *, name: str = "") -> RestrictedRelay:
+        """Return this relay as a client may use it.
+
+        :param name: what the client goes by in transcripts: see `answer`.
+        """
+        return RestrictedRelay(self, access, name=name)
 
     # ------------------------------------------------------------ its own life
 

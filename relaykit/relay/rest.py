@@ -44,7 +44,11 @@ class Rest:
     def __init__(self, *, asleep: bool) -> None:
         self.presence = Presence.ASLEEP if asleep else Presence.SPAWNING
         self.reason = ""
-        """Why it is put to sleep."""
+        """Why it is put to sleep, or how it ended by itself."""
+        self.crashed = False
+        """It was in the midst of something when it ended by itself."""
+        self.crashes = 0
+        """How often in a row it was, with no turn that came to its end between."""
         self._failure: Exception | None = None  # of the last waking
         self._failures = 0
         self._wanted = False
@@ -101,11 +105,21 @@ class Rest:
         """
         if self.presence is not Presence.AWAKE:
             return
-        self.reason = reason
+        self.reason, self.crashed = reason, False
         self.move(Presence.DROWSY)
         check_stopped(await detach())
         stopped()
         await self._until_it_is_not(Presence.DROWSY)
+
+    def lose_agent(self, reason: str, *, in_its_midst: bool) -> None:
+        """Note that the agent, which was awake, has ended by itself: what is left of it is being stopped.
+
+        :param reason: how it ended.
+        :param in_its_midst: a turn ran, or a question was open.
+        """
+        self.reason, self.crashed = reason, in_its_midst
+        self.crashes += in_its_midst
+        self.move(Presence.DROWSY)
 
     async def _until_it_is_not(self, presence: Presence) -> None:
         while self.presence is presence:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from relaykit.clock import Clock
 from relaykit.conversation.cursor import Cursor
@@ -24,17 +24,36 @@ if TYPE_CHECKING:
     from relaykit.relay.relay import Relay
 
 
+class Work(NamedTuple):
+    """What goes on in a session.
+
+    :param turn: a turn runs.
+    :param queued: prompts that wait for it.
+    :param questions: those that wait for an answer.
+    """
+
+    turn: bool
+    queued: int
+    questions: int
+
+
+NO_WORK = Work(turn=False, queued=0, questions=0)
+
+
 class RestrictedRelay:
     """What a gateway gives its clients in the relay's place. The methods are `Relay`'s, and do what they do there.
 
     A session that the client may not see is to it as if it did not exist: `SessionNotFound`. What it may see and
     not do raises `NotAllowed`. Whoever holds a `Relay` may do everything: this stands between it and whoever
     comes from outside, so that a method which is forgotten here is missing, and not open.
+
+    :param name: what the client goes by in transcripts; empty for the id of its connection.
     """
 
-    def __init__(self, relay: Relay, access: Access) -> None:
+    def __init__(self, relay: Relay, access: Access, *, name: str = "") -> None:
         self._relay = relay
         self.access = access
+        self.name = name
 
     # ------------------------------------------------------------ what is configured
 
@@ -87,7 +106,6 @@ class RestrictedRelay:
         *,
         agent: str = "",
         project: str = "",
-        actor: str = "client",
         mcp_servers: Sequence[Json] = (),
     ) -> Session:
         """Create a session of the client's owner; see `Relay.create`.
@@ -100,20 +118,24 @@ class RestrictedRelay:
             agent=agent,
             project=self.project(project),
             owner=self.access.owner,
-            actor=actor,
+            actor=self._actor,
             mcp_servers=mcp_servers,
         )
 
-    async def revive(self, session_id: str, *, actor: str = "client") -> Session:
+    async def revive(self, session_id: str) -> Session:
         """Start a session that has ended anew; see `Relay.revive`."""
         await self.find(session_id)
         self.access.check_control("to resume a session")
-        return await self._relay.revive(session_id, actor=actor)
+        return await self._relay.revive(session_id, actor=self._actor)
 
-    async def stop(self, session_id: str, reason: str, *, actor: str = "client") -> None:
+    async def stop(self, session_id: str, reason: str) -> None:
         """Begin to end a session; see `Relay.stop`."""
         await self._controlled(session_id, "to stop a session")
-        await self._relay.stop(session_id, reason, actor=actor)
+        await self._relay.stop(session_id, reason, actor=self._actor)
+
+    @property
+    def _actor(self) -> str:
+        return self.name or "client"
 
     async def get(self, session_id: str) -> Session | None:
         """Return the session, or None."""
@@ -205,7 +227,8 @@ class RestrictedRelay:
         """Return a filter that lets less through; what it cannot say is looked at one by one."""
         projects = self.access.projects
         only = next(iter(projects)) if projects is not None and len(projects) == 1 else None
-        return replace(where, owner=self.access.owner, project=where.project or only)
+        owner = where.owner if self.access.all_owners else self.access.owner
+        return replace(where, owner=owner, project=where.project or only)
 
     # ------------------------------------------------------------ what is known of a session that was shown
 
@@ -225,24 +248,34 @@ class RestrictedRelay:
         """Tell whether the session's agent takes no prompts until a person logs it in."""
         return self._relay.needs_login(session_id)
 
+    def work(self, session_id: str) -> Work:
+        """Tell what goes on in the session, as far as it runs here."""
+        try:
+            live = self._relay.live(session_id)
+        except SessionNotFound:
+            return NO_WORK
+        return Work(bool(live.turn), len(live.queue.turns.waiting), len(live.questions))
+
     def presence(self, session_id: str) -> Presence:
         """Tell where the session's agent is; GONE if the session does not run here."""
         return self._relay.presence(session_id)
 
-    async def transcript(self, session_id: str, *, after: int = 0, limit: int = 512) -> Sequence[Entry]:
+    async def transcript(
+        self, session_id: str, *, after: int = 0, limit: int = 512, max_bytes: int | None = None
+    ) -> Sequence[Entry]:
         """Return up to `limit` entries of what was said behind `after`; see `Relay.transcript`.
 
         :raises SessionNotFound: nothing of the session is kept.
         """
         await self.find(session_id)
-        return await self._relay.transcript(session_id, after=after, limit=limit)
+        return await self._relay.transcript(session_id, after=after, limit=limit, max_bytes=max_bytes)
 
     # ------------------------------------------------------------ what is said
 
     async def prompt(self, session_id: str, body: bytes, *, client_id: str, turn: str) -> Entry | None:
         """Say something to the agent; see `Relay.prompt`."""
         await self._controlled(session_id, "to prompt")
-        return await self._relay.prompt(session_id, body, client_id=client_id, turn=turn)
+        return await self._relay.prompt(session_id, body, client_id=client_id, turn=turn, by=self.name)
 
     async def cancel(self, session_id: str) -> None:
         """Have the agent end its running turn; see `Relay.cancel`."""
@@ -257,7 +290,7 @@ class RestrictedRelay:
     async def call(self, session_id: str, method: str, body: bytes, *, client_id: str, ref: str) -> None:
         """Put any other request to the agent; see `Relay.call`."""
         await self._controlled(session_id, f"{method[:100]!r}, which asks something of the agent,")
-        await self._relay.call(session_id, method, body, client_id=client_id, ref=ref)
+        await self._relay.call(session_id, method, body, client_id=client_id, ref=ref, by=self.name)
 
     async def cancel_call(self, session_id: str, ref: str) -> None:
         """Tell the agent that nobody needs the answer to a CALL any more; see `Relay.cancel_call`."""
@@ -267,7 +300,7 @@ class RestrictedRelay:
     async def answer(self, session_id: str, ref: str, body: bytes | None, *, client_id: str) -> None:
         """Answer an open question; see `Relay.answer`."""
         await self._controlled(session_id, "to answer a question")
-        await self._relay.answer(session_id, ref, body, client_id=client_id)
+        await self._relay.answer(session_id, ref, body, client_id=client_id, by=self.name)
 
     async def check_control(self, session_id: str, what: str) -> None:
         """Refuse who only watches, before anything is begun for it. Who controls is looked at by what it then calls.
@@ -301,6 +334,7 @@ class RestrictedRelay:
             role=self.access.role,
             after=after,
             epoch=epoch,
+            by=self.name,
         )
         async with attached as cursor:
             yield cursor

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -13,12 +14,22 @@ import anyio
 from relaykit.agent.agent import Agent
 from relaykit.agent.launcher import AgentLauncher, Record
 from relaykit.agent.workspace import Workspace
-from relaykit.errors import AgentError, ManagerClosed, RelaykitError, SpawnError, WorkspaceError
+from relaykit.errors import (
+    AgentError,
+    AgentOverLimit,
+    ManagerClosed,
+    RelaykitError,
+    SpawnError,
+    WorkspaceError,
+)
+from relaykit.meter import AGENT_CRASHES, Meter
+from relaykit.relay.crashes import NotResumed, check_crashes
 from relaykit.relay.live_session import LiveSession
 from relaykit.relay.notices import ACTIVE, AWAKE, TERMINATING, notice
 from relaykit.relay.rest import AgentNotStopped, check_stopped
 from relaykit.relay.transcripts import journal_errors_logged
 from relaykit.relay.wakes import NotRecovered, Wakes
+from relaykit.session.logs import log_agent_ended
 from relaykit.session.manager import Manager
 from relaykit.session.model import Cause, Handle, Json, Session, SessionState
 
@@ -30,12 +41,15 @@ class Parts:
     """What a session is run with, all chosen by name in settings.
 
     :param workspace_plugin: the key of ``session.resources`` under which the workspace records.
+    :param resume_crashed: an agent that has ended by itself is started again, if it can go on where it was.
     """
 
     manager: Manager
     workspace: Workspace
     workspace_plugin: str
     launchers: Mapping[str, AgentLauncher]
+    resume_crashed: bool
+    meter: Meter
 
 
 async def run_session(session: Session, handle: Handle, live: LiveSession, parts: Parts) -> None:
@@ -69,16 +83,18 @@ async def _live(session: Session, live: LiveSession, parts: Parts) -> tuple[Caus
         while True:
             await live.converse(agent)
             if not live.is_falling_asleep:
-                return Cause.AGENT_EXITED, agent.farewell()
-            await Wakes(parts.manager, session.id).survived()  # an end in order is no relay's
+                await _outlive(agent, session, live, parts)
+            await Wakes(parts.manager, session.id).survived()  # an end that we have seen is no relay's
             await live.lie_down()
             agent = await _wake(session, live, parts)
     except NotRecovered as error:
         return Cause.RESTART, str(error)
+    except AgentOverLimit as error:
+        return Cause.LIMIT, str(error)
     except (SpawnError, WorkspaceError) as error:
         live.spawn_error = error if isinstance(error, SpawnError) else None
         return Cause.SPAWN_FAILED, str(error)
-    except AgentError as error:
+    except (NotResumed, AgentError) as error:
         return Cause.AGENT_EXITED, str(error)
     except Exception as error:
         logger.exception("session %s broke", session.id)
@@ -114,16 +130,38 @@ async def _stop_what_is_left(session: Session, manager: Manager) -> None:
         raise NotRecovered(str(error)) from error
 
 
+async def _outlive(agent: Agent, session: Session, live: LiveSession, parts: Parts) -> None:
+    """Go on without the agent, which has ended by itself: end what is left of it, as if it were put to sleep.
+
+    :raises NotResumed: the session does not go on.
+    """
+    why = agent.farewell()
+    # At once: what comes from now on waits for the next.
+    live.rest.lose_agent(why, in_its_midst=live.occupied)
+    log_agent_ended(session, reason=why, crashed=live.rest.crashed)
+    if live.rest.crashed:
+        parts.meter.count(AGENT_CRASHES)
+    latest = await parts.manager.get(session.id) or session
+    if not (parts.resume_crashed and parts.launchers[live.spec.launcher].can_resume(latest)):
+        raise NotResumed(why)
+    check_crashes(live.rest)
+    try:
+        check_stopped(await parts.manager.detach_agent(session.id))
+    except AgentNotStopped as error:
+        raise NotResumed(f"{error}; {why}") from error
+
+
 async def _wake(session: Session, live: LiveSession, parts: Parts) -> Agent:
     """Sleep until somebody wants the agent, and start it again where it was; if that fails, say so and sleep on.
 
     :raises NotRecovered: it is of no use: relays were killed over it again and again.
+    :raises AgentOverLimit: it uses more than it may, which ends the session whenever it happens.
     """
     while True:
         await live.rest.until_wanted()
         try:
             return await _relaunch(session, live, parts)
-        except NotRecovered:
+        except (NotRecovered, AgentOverLimit):
             raise
         except RelaykitError as error:
             logger.warning("the agent of session %s could not be started again: %s", session.id, error)
@@ -133,7 +171,7 @@ async def _wake(session: Session, live: LiveSession, parts: Parts) -> Agent:
 async def _relaunch(session: Session, live: LiveSession, parts: Parts) -> Agent:
     manager, spec = parts.manager, live.spec
     wakes = Wakes(manager, session.id)
-    await wakes.begin(failures=live.rest.failures)
+    await wakes.begin(failures=max(live.rest.failures, live.rest.crashes))
     latest = await manager.get(session.id) or session
     cwd = Path(latest.worktree_dir or "")
     record = _recorder(manager, session, spec.launcher)
@@ -143,9 +181,14 @@ async def _relaunch(session: Session, live: LiveSession, parts: Parts) -> Agent:
         await wakes.survived()
         raise
     await manager.reattach_agent(session.id, agent)
-    live.introduce(agent, when_proved=wakes.survived)
+    live.introduce(agent, when_proved=partial(_proved, live, wakes))
     await live.conversation.publish([notice(AWAKE)])
     return agent
+
+
+async def _proved(live: LiveSession, wakes: Wakes) -> None:
+    live.rest.crashes = 0
+    await wakes.survived()
 
 
 # ---------------------------------------------------------------- the end

@@ -9,7 +9,7 @@ from relaykit.clock import Clock
 from relaykit.conversation.frame import Frame
 from relaykit.conversation.permissions import Question
 from relaykit.hooks.dispatch import Dispatcher
-from relaykit.hooks.events import QuestionAnswered, QuestionAsked, TurnEnded, TurnStarted
+from relaykit.hooks.events import CallMade, QuestionAnswered, QuestionAsked, TurnEnded, TurnStarted
 from relaykit.meter import QUESTION_WAIT, TURN_SECONDS, Meter
 from relaykit.relay.deciders import Decider
 from relaykit.relay.turns import Turn
@@ -39,7 +39,7 @@ class Telling:
         self._clock = clock
         self._news = news
 
-    async def turn_started(self, turn: Turn, *, client_id: str) -> None:
+    async def turn_started(self, turn: Turn, *, client_id: str, by: str) -> None:
         """Log and tell that a prompt went to the agent."""
         listens = self._dispatcher.listens_to("relaykit_on_turn_started")
         if not (listens or logs_messages()):
@@ -47,7 +47,9 @@ class Telling:
         session = await self._session()
         log_message_sent(session, turn=turn.ref, client_id=client_id)
         if listens:
-            started = TurnStarted(session=session, turn=turn.ref, client_id=client_id, at=self._clock.now())
+            started = TurnStarted(
+                session=session, turn=turn.ref, client_id=client_id, by=by, at=self._clock.now()
+            )
             self._news.tell(partial(self._dispatcher.turn_started, started))
 
     async def turn_ended(self, turn: Turn, outcome: str) -> None:
@@ -63,6 +65,14 @@ class Telling:
                 at=self._clock.now(),
             )
             self._news.tell(partial(self._dispatcher.turn_ended, ended))
+
+    async def call_made(self, call: Frame, *, client_id: str, by: str) -> None:
+        """Tell that a client asked something of the agent besides a prompt."""
+        if self._dispatcher.listens_to("relaykit_on_call"):
+            made = CallMade(
+                session=await self._session(), call=call, client_id=client_id, by=by, at=self._clock.now()
+            )
+            self._news.tell(partial(self._dispatcher.call_made, made))
 
     async def question_asked(self, request: Frame) -> None:
         """Tell that a question was put to people."""
@@ -80,6 +90,7 @@ class Telling:
                 request=question.request,
                 decision=decision,
                 by=decider.by,
+                client_id=decider.client_id,
                 outcome=decider.outcome,
                 reason=decider.reason,
                 seconds=seconds,

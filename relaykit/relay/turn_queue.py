@@ -150,7 +150,7 @@ class TurnQueue:
             raise
         await self._manager.increment_message_count(self._session_id)
         self._send(frame)
-        await self._telling.turn_started(turn, client_id=prompt.client_id)
+        await self._telling.turn_started(turn, client_id=prompt.client_id, by=prompt.by)
 
     def recall(self, past: Past) -> None:
         """Know what an earlier relay has left."""

@@ -21,6 +21,7 @@ class Prompt:
     turn: str
     body: bytes
     client_id: str
+    by: str
 
 
 @dataclass(slots=True)

@@ -16,6 +16,14 @@ class NotRecovered(SessionError):
     """A session that an earlier relay has left cannot go on."""
 
 
+def pause_before(attempt: int) -> float:
+    """Return the seconds to wait before an agent is started again: 1, 2, 4, … 30.
+
+    :param attempt: 1 for the first.
+    """
+    return min(2.0 ** (attempt - 1), _LONGEST_PAUSE)
+
+
 class Wakes:
     """Counts how often an agent was started again without anybody seeing the end of it.
 
@@ -28,9 +36,9 @@ class Wakes:
         self._session_id = session_id
 
     async def begin(self, *, failures: int) -> None:
-        """Wait as long as is due after what went before (1 s, 2 s, … 30 s; nothing at first), and count.
+        """Wait as long as is due after what went before (see `pause_before`; nothing at first), and count.
 
-        :param failures: how often the start has failed since, in a row.
+        :param failures: how often in a row the agent could not be started since, or has crashed.
         :raises NotRecovered: it was cut off too often.
         """
         session = await self._manager.get(self._session_id)
@@ -43,7 +51,7 @@ class Wakes:
             )
         before = max(cut_off, failures)
         if before:
-            await anyio.sleep(min(2.0 ** (before - 1), _LONGEST_PAUSE))
+            await anyio.sleep(pause_before(before))
         await self._manager.record(self._session_id, _KEY, {"wakes": cut_off + 1})
 
     async def survived(self) -> None:

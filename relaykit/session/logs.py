@@ -60,6 +60,18 @@ def log_message_sent(session: Session, *, turn: str, client_id: str) -> None:
     )
 
 
+def log_agent_ended(session: Session, *, reason: str, crashed: bool) -> None:
+    """Log that the agent of a session that is not ending has ended by itself.
+
+    :param crashed: it was in the midst of a turn or a question.
+    """
+    logger.warning(
+        "session %s (%s): its agent ended by itself: %s",
+        *(session.id, session.agent_id, reason),
+        extra=_extra("session.agent_ended", _who(session) | {"reason": reason, "crashed": crashed}),
+    )
+
+
 def _who(session: Session) -> dict[str, Any]:
     return {"sessionId": session.id, "agentId": session.agent_id, "traceId": trace_id(session.id)}
 

@@ -109,6 +109,11 @@ class RelaySettings:
         "sleep",
         help="what becomes of sessions whose agents can go on later when the relay stops: `sleep` or `end`",
     )
+    on_crash: str = setting(
+        "resume",
+        help="what becomes of a session whose agent ends by itself: `resume`, it is started again if it can go on, or "
+        "`end`",
+    )
     retention_days: float = setting(30.0, help="days for which the transcripts of ended sessions are kept")
     tail_bytes: int = setting(8 * 1024 * 1024, help="bytes of each conversation that are kept in memory")
 
@@ -124,6 +129,8 @@ class RelaySettings:
             raise ValueError(f"when_busy is `queue` or `refuse`, not {self.when_busy!r}")
         if self.on_shutdown not in {"sleep", "end"}:
             raise ValueError(f"on_shutdown is `sleep` or `end`, not {self.on_shutdown!r}")
+        if self.on_crash not in {"resume", "end"}:
+            raise ValueError(f"on_crash is `resume` or `end`, not {self.on_crash!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

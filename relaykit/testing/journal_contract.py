@@ -235,6 +235,30 @@ class JournalContract(KeepingContract):
         await journal.append("s1", epoch, at_once[5:])  # again
         assert await read_all(journal) == at_once[4:]
 
+    async def test_pages_are_bounded_in_bytes_too(self, journal: Journal) -> None:
+        epoch = await opened(journal)
+        sizes = [10, 100, 0, 0, 1000, 10, 100_000, 10]
+        entries = [
+            entry._replace(frame=entry.frame._replace(body=b"x" * size))
+            for entry, size in zip(make_entries(1, len(sizes)), sizes, strict=True)
+        ]
+        await journal.append("s1", epoch, entries)
+
+        async def read(after: int, max_bytes: int, limit: int = 10) -> list[int]:
+            page = await journal.read("s1", after=after, limit=limit, max_bytes=max_bytes)
+            assert list(page) == entries[after : after + len(page)]
+            return [entry.seq for entry in page]
+
+        assert await read(0, 1110) == [1, 2, 3, 4, 5]
+        assert await read(0, 1109) == [1, 2, 3, 4]
+        assert await read(0, 10, limit=1) == [1]
+        assert await read(0, 5) == [1]  # at least one, however large it is
+        assert await read(6, 5) == [7]
+        assert await read(2, 0) == [3, 4]
+        assert await read(4, 1_000_000, limit=3) == [5, 6, 7]
+        assert await read(5, 1_000_000) == [6, 7, 8]
+        assert await read(8, 1) == []
+
     async def test_there_is_nothing_behind_the_head(self, journal: Journal) -> None:
         epoch = await opened(journal)
         await journal.append("s1", epoch, make_entries(1, 2))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Sequence
 from random import Random
 
 import anyio
 import anyio.lowlevel
 import pytest
 
-from relaykit.conversation import Conversation, Frame, Kind, MemoryJournal
+from relaykit.conversation import Conversation, Entry, Frame, Kind, MemoryJournal
 from relaykit.errors import CursorAhead, JournalError
 from relaykit.testing import Interruption
 from support.conversations import SESSION, Reader, frames, open_conversation
@@ -37,6 +39,43 @@ async def what_is_told(conversation: Conversation, *, after: int = 0, limit: int
         frame for seq in reader.seqs for frame in frames(seq, seq)
     ]
     return list(reader.told)
+
+
+# ---------------------------------------------------------------- how much at once
+
+
+class NoJournal(MemoryJournal):
+    """Keeps nothing."""
+
+    async def append(self, session_id: str, epoch: str, entries: Sequence[Entry], /) -> None:
+        pass
+
+
+@pytest.mark.parametrize("tail_bytes", [SMALL, 100_000], ids=["journal", "tail"])
+async def test_what_is_returned_at_once_is_bounded_in_bytes(tail_bytes: int) -> None:
+    conversation = await open_conversation(StagedJournal(MemoryJournal()), tail_bytes=tail_bytes)
+    small, large = Frame(Kind.UPDATE, b"x" * 10), Frame(Kind.UPDATE, b"x" * 20_000)
+    await conversation.publish([small] * 100 + [large] * 2 + [small] * 3)
+    cursor = conversation.attach()
+    pages = []
+    while cursor.position < conversation.head:
+        pages.append(len((await cursor.next(90, 1000)).entries))
+    assert pages == [90, 10, 1, 1, 3]  # of many short ones nothing follows for what comes next
+    assert len(await conversation.read(after=99, limit=9, max_bytes=20_010)) == 2
+
+
+async def test_what_falls_off_the_tail_leaves_memory() -> None:
+    gone: list[int] = []
+
+    class Body(bytes):
+        def __del__(self) -> None:
+            gone.append(len(self))
+
+    conversation = await open_conversation(NoJournal(), tail_bytes=30_000)
+    for size in (9_999, 9_998, 9_997):
+        await conversation.publish([Frame(Kind.UPDATE, Body(size))])
+        gc.collect()
+    assert gone == [9_999]  # at once, although most are still there
 
 
 # ---------------------------------------------------------------- where it begins

@@ -10,6 +10,7 @@ from support.programs import Place
 
 COMMANDS = {
     *("serve", "doctor", "plugins", "settings", "service"),
+    *("apply", "commit", "diff", "push"),
     *("agents", "backup", "chat", "connect", "demo", "run", "sessions", "tokens", "transcript"),
 }
 PLUGINS = {"relaykit", "acp", "gateway", "prometheus", "worktree"}

@@ -209,6 +209,7 @@ def crashes(server: Server) -> Counter[str]:
         + Counter(
             {
                 "session_terminations_total AGENT_EXITED": 1,
+                "agent_crashes_total": 1,
                 "session_terminations_total SPAWN_FAILED": 1,
                 "agent_spawn_failures_total missing,ProgramNotFound": 1,
                 "messages_total to_agent": 1,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from relaykit.errors import NotAllowed, QuestionClosed, SessionNotFound, Unknown
 from relaykit.hooks import hookimpl
 from relaykit.hooks.events import ClientAttached, ClientDetached
 from relaykit.relay import Relay
-from relaykit.relay.access import FULL, Access, Role
+from relaykit.relay.access import EVERYTHING, FULL, Access, Role
 from relaykit.relay.restricted import RestrictedRelay
 from relaykit.session import Session, SessionFilter
 from support.relays import Client, active_session, ended, following, permission, prompt, running_relay
@@ -131,6 +131,7 @@ CONTROLLING: list[Method] = [
 NOBODYS = frozenset({"nobody"})
 SEEING: dict[str, Callable[[str], Access]] = {
     "the owner": lambda _: FULL,
+    "who sees everybody's": lambda _: Access(owner="ann", all_owners=True),
     "for its project": lambda _: Access(projects=frozenset({"default"})),
     "for its project among others": lambda _: Access(projects=frozenset({"default", "other"})),
     "for this session": lambda id_: Access(sessions=frozenset({id_})),
@@ -155,9 +156,7 @@ BLIND: dict[str, Callable[[str], Access]] = {
 @pytest.mark.parametrize("role", list(Role))
 async def test_every_method_by_role_and_by_what_is_seen(world: World, method: Method, role: Role) -> None:
     def as_client(make: Callable[[str], Access]) -> RestrictedRelay:
-        seen = make(world.id)
-        access = Access(owner=seen.owner, role=role, projects=seen.projects, sessions=seen.sessions)
-        return world.relay.restricted_to(access)
+        return world.relay.restricted_to(replace(make(world.id), role=role))
 
     before = await world.relay.transcript(world.id)
     for make in BLIND.values():
@@ -250,6 +249,8 @@ async def test_lists_in_pages(relay: Relay) -> None:
         Access(): [name for name in made if name.startswith("local")],
         Access(owner="ann"): [name for name in made if name.startswith("ann")],
         Access(owner="eve"): [],
+        Access(owner="eve", all_owners=True): [*made],
+        Access(all_owners=True, projects=frozenset({"other"})): [name for name in made if " other " in name],
         Access(projects=frozenset({"other"})): ["local other a", "local other b"],
         Access(projects=frozenset({"other", "default", "x"})): [n for n in made if n.startswith("local")],
         Access(sessions=some): ["local default a"],
@@ -277,7 +278,8 @@ async def test_lists_in_pages(relay: Relay) -> None:
             for limit in (1, 3, 100):
                 assert await how(client, SessionFilter(), limit) == sorted(names), access
                 # What a client asks for widens nothing.
-                assert await how(client, SessionFilter(owner="ann"), limit) == sorted(names), access
+                anns = [name for name in names if name.startswith("ann") or not access.all_owners]
+                assert await how(client, SessionFilter(owner="ann"), limit) == sorted(anns), access
                 other = [name for name in names if " other " in name]
                 assert await how(client, SessionFilter(project="other"), limit) == sorted(other), access
 
@@ -364,6 +366,8 @@ async def test_observers_are_counted_and_told_of(tmp_path: Path) -> None:
 def test_what_is_narrow() -> None:
     assert not FULL.is_narrow
     assert FULL.is_everything
+    assert not EVERYTHING.is_narrow
+    assert EVERYTHING.is_everything
     assert not Access(owner="ann").is_narrow
     assert not Access(owner="ann").is_everything
     for access in (

@@ -110,6 +110,8 @@ async def raise_it() -> None:
     fail()
 
 
+QUICK: Mapping[str, Any] = {"RELAY__HOOK_TIMEOUT": "0.1", "RELAY__ON_CRASH": "end"}
+
 BAD: Mapping[str, Callable[[], Measuring | Hearing]] = {
     "a meter that raises": lambda: Measuring(fail),
     "a meter that is slow": lambda: Measuring(dawdle),
@@ -139,11 +141,11 @@ async def outcome(relay: Relay) -> tuple[list[str], list[str]]:
 
 async def test_sessions_end_as_they_would_without(tmp_path: Path) -> None:
     with anyio.fail_after(3 * PATIENCE):
-        async with running_relay(tmp_path, RELAY__HOOK_TIMEOUT="0.1") as relay:
+        async with running_relay(tmp_path, **QUICK) as relay:
             expected = await outcome(relay)
         assert expected[1] == ["CLEANED REQUESTED", "CLEANED AGENT_EXITED"]
         for name, make in BAD.items():
             plugin = make()
-            async with running_relay(tmp_path, plugins={"bad": plugin}, RELAY__HOOK_TIMEOUT="0.1") as relay:
+            async with running_relay(tmp_path, plugins={"bad": plugin}, **QUICK) as relay:
                 assert await outcome(relay) == expected, name
             assert plugin.calls > 5, name

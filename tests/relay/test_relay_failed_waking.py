@@ -12,8 +12,9 @@ import pytest
 from relaykit.conversation import Entry, Frame, Kind
 from relaykit.relay import LiveSession
 from relaykit.relay.rest import Presence
-from support.durable import change_command, until
+from support.durable import change_command
 from support.relays import Client, active_session, running_relay
+from support.sleepers import until_presence
 
 pytestmark = pytest.mark.anyio
 
@@ -98,4 +99,4 @@ async def test_a_call_that_has_waited_is_put_to_the_agent_and_not_refused(
         )
     result = await client.until(lambda entry: entry.frame.kind is Kind.RESULT and entry.frame.ref == "k1")
     assert not result.frame.failed
-    await until(client.relay, client.session_id, Presence.AWAKE)
+    await until_presence(client.relay, client.session_id, Presence.AWAKE)

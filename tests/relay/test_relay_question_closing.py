@@ -37,12 +37,12 @@ async def test_a_question_knows_its_place_and_who_closed_it(tmp_path: Path) -> N
             asked = await client.until_asked(number)
             [question] = live.questions
             assert (question.request, question.seq) == (asked.frame, asked.seq)
-            assert live.asking.deciders.of(asked.frame.ref) == ""
+            assert live.asking.deciders.of(asked.frame.ref).by == ""
             if closer == "relay":
                 await relay.cancel(client.session_id)
             else:
                 await client.answer(asked.frame.ref)
-            assert live.asking.deciders.of(asked.frame.ref) == closer
+            assert live.asking.deciders.of(asked.frame.ref).by == closer
             await client.until_turn_end(f"t{number}")
 
 
@@ -83,7 +83,7 @@ async def test_an_agent_takes_its_question_back(tmp_path: Path) -> None:
         assert json.loads(decision.frame.body) == {"outcome": {"outcome": "cancelled"}}
         live = relay.live(client.session_id)
         assert len(live.questions) == 0
-        assert live.asking.deciders.of(asked.frame.ref) == "agent"
+        assert live.asking.deciders.of(asked.frame.ref).by == "agent"
         await client.say(f"/raw {json.dumps(forget)}", "t3")  # once more: nothing happens
         await client.until_turn_end("t3")
         assert client.told.count("DECISION session/request_permission") == 1

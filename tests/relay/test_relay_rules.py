@@ -103,7 +103,7 @@ async def test_a_rule_answers_in_place_of_people(
         [told] = ears.answered
         assert (told.by, told.outcome, told.reason) == ("rule 2", outcome, f"{action}: kind other")
         assert ears.asked == []
-        assert relay.live(client.session_id).asking.deciders.of(asked.frame.ref) == "rule 2"
+        assert relay.live(client.session_id).asking.deciders.of(asked.frame.ref).by == "rule 2"
 
 
 async def test_yes_is_said_once_where_that_is_offered(tmp_path: Path) -> None:
@@ -137,7 +137,11 @@ async def test_whatever_is_in_doubt_is_asked(
     async with relaying as relay, active_session(relay) as client:
         asked = await ask(client, call, *options)
         await client.answer(asked.frame.ref, "person")
-        assert await client.until_decided(asked.frame.ref) == {"by": "c1", "outcome": "answered"}
+        assert await client.until_decided(asked.frame.ref) == {
+            "by": "c1",
+            "outcome": "answered",
+            "client": "c1",
+        }
         with anyio.fail_after(PATIENCE):
             await ears.heard.wait()
         assert [question.request for question in ears.asked] == [asked.frame]

@@ -145,8 +145,8 @@ async def test_an_agent_that_answers_with_an_error_fails_the_turn_alone(tmp_path
         assert not (await client.until_turn_end("t2")).frame.failed
 
 
-async def test_an_agent_that_crashes_ends_its_session(tmp_path: Path) -> None:
-    async with running_relay(tmp_path) as relay, active_session(relay) as client:
+async def test_an_agent_that_crashes_ends_its_session_by_setting(tmp_path: Path) -> None:
+    async with running_relay(tmp_path, RELAY__ON_CRASH="end") as relay, active_session(relay) as client:
         session = await relay.require(client.session_id)
         await client.say("/crash 3", "t1")
         assert "exited with 3" in error_of(await client.until_turn_end("t1"))

@@ -9,7 +9,7 @@ import pytest
 
 from relaykit.ids import trace_id
 from relaykit.session import Cause
-from relaykit.session.logs import log_message_sent
+from relaykit.session.logs import log_agent_ended, log_message_sent
 from relaykit.testing import FakeClock, FakeConnection
 from support.managers import make_manager
 
@@ -57,6 +57,16 @@ async def test_a_message_is_told_and_not_what_it_says(caplog: pytest.LogCaptureF
         log_message_sent(session, turn="t1", client_id="c1")
         who = {"sessionId": session.id, "agentId": "auth", "traceId": trace_id(session.id)}
         assert events(caplog) == [("session.message_sent", {**who, "turn": "t1", "client": "c1"})]
+
+
+async def test_an_agent_that_ended_by_itself(caplog: pytest.LogCaptureFixture) -> None:
+    async with make_manager() as manager:
+        session = await manager.create("auth", FakeConnection())
+        caplog.clear()
+        log_agent_ended(session, reason="it exited with 3", crashed=True)
+        who = {"sessionId": session.id, "agentId": "auth", "traceId": trace_id(session.id)}
+        facts = {**who, "reason": "it exited with 3", "crashed": True}
+        assert events(caplog) == [("session.agent_ended", facts)]
 
 
 @pytest.mark.parametrize(

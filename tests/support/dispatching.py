@@ -13,6 +13,8 @@ from relaykit.errors import Refused
 from relaykit.hooks import hookimpl
 from relaykit.hooks.dispatch import Dispatcher
 from relaykit.hooks.events import (
+    AccessRefused,
+    CallMade,
     ClientAttached,
     ClientDetached,
     EntriesRecorded,
@@ -91,6 +93,11 @@ EVENTS: dict[str, tuple[str, tuple[Any, ...]]] = {
         "client_detached",
         (ClientDetached(session_id="s1", client_id="c1", protocol="ws", at=NOW),),
     ),
+    "relaykit_on_access_refused": (
+        "access_refused",
+        (AccessRefused(where="/acp", address="127.0.0.1", status=401, reason="no token", at=NOW),),
+    ),
+    "relaykit_on_call": ("call_made", (CallMade(session=SESSION, call=FRAME, client_id="c1", at=NOW),)),
     "relaykit_on_turn_started": (
         "turn_started",
         (TurnStarted(session=SESSION, turn="t1", client_id="c1", at=NOW),),

@@ -1,46 +1,18 @@
-"""A storage that outlives a relay within a test, and agents that come and go when the test says so."""
+"""Agents that come and go when the test says so."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
-import anyio
-
 from relaykit.agent.launcher import AgentSpec
-from relaykit.conversation import Journal, MemoryJournal
-from relaykit.hooks import hookimpl
-from relaykit.hooks.registration import StorageFactory
-from relaykit.relay import LiveSession, Relay
-from relaykit.relay.rest import Presence
-from relaykit.session import MemoryStore, Store
-from relaykit.testing.hopping_store import HoppingStore
-from support.gateways import ECHO, SECONDS
-
-NAME = "lasting"
-"""What ``[relay] storage`` calls it."""
-
-
-class DurableStorage:
-    """A plugin with a storage that is still there when the next relay of the test opens it."""
-
-    def __init__(self) -> None:
-        self.journal: Journal = MemoryJournal()
-        self.store = HoppingStore(MemoryStore())
-        self.store.durable = True
-
-    @hookimpl
-    def relaykit_register_storages(self) -> Mapping[str, StorageFactory]:
-        @asynccontextmanager
-        async def opened() -> AsyncIterator[tuple[Store, Journal]]:
-            yield self.store, self.journal
-
-        return {NAME: opened}
+from relaykit.relay import LiveSession
+from support.gateways import ECHO
 
 
 class Gate:
@@ -88,11 +60,3 @@ def change_command(live: LiveSession, command: list[str]) -> AgentSpec:
     before = live.spec
     live.spec = replace(before, command=tuple(command))
     return before
-
-
-async def until(relay: Relay, session_id: str, presence: Presence) -> None:
-    """Wait until the session's agent is there."""
-    rest = relay.live(session_id).rest
-    with anyio.fail_after(SECONDS):
-        while rest.presence is not presence:
-            await rest._changed.wait()

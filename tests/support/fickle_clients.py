@@ -14,7 +14,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from relaykit.conversation import Entry, Kind
-from relaykit.relay.notices import ACTIVE, ASLEEP, AWAKE
+from relaykit.relay.notices import ACTIVE, AGENT_CRASHED, ASLEEP, AWAKE
 from relaykit_gateway.app import build_app
 from relaykit_gateway.gateway import Gateway
 from relaykit_gateway.token import token_path
@@ -23,7 +23,7 @@ SECONDS = 30.0
 Event = MutableMapping[str, Any]
 
 _STALLED = re.compile(r"stalled (\S+):(\d+)")
-_TOLD_ON_WS = frozenset({ACTIVE, ASLEEP, AWAKE})
+_TOLD_ON_WS = frozenset({ACTIVE, AGENT_CRASHED, ASLEEP, AWAKE})
 
 
 class Link:

@@ -41,7 +41,7 @@ def gateway_settings(directory: Path, *, relay: str = "", gateway: str = "", age
     lines = [
         "[relay]",
         'workspace = "in_place"',
-        'disabled = ["prometheus", "worktree"]',
+        'disabled = ["audit", "prometheus", "worktree"]',
         'default_agent = "echo"',
         relay,
         "[plugins.gateway]",

@@ -98,12 +98,14 @@ class StagedJournal:
         await self._journal.append(session_id, epoch, entries)
         await self._play(self._after["append"], self._always)
 
-    async def read(self, session_id: str, /, *, after: int, limit: int) -> Sequence[Entry]:
+    async def read(
+        self, session_id: str, /, *, after: int, limit: int, max_bytes: int | None = None
+    ) -> Sequence[Entry]:
         if limit < 1:
             raise ValueError(f"limit {limit}: a database would understand that as it likes")
         self.calls["read"] += 1
         await self._play(self._before["read"], self._always)
-        entries = await self._journal.read(session_id, after=after, limit=limit)
+        entries = await self._journal.read(session_id, after=after, limit=limit, max_bytes=max_bytes)
         await self._play(self._after["read"], self._always)
         return entries
 

@@ -19,8 +19,10 @@ from relaykit.hooks.registration import StorageFactory
 from relaykit.relay import Relay, open_relay
 from relaykit.session import MemoryStore, Session, Store
 from relaykit.settings import Settings, load_settings
+from relaykit.testing import HoppingStore
 
 PATIENCE = 20
+GIVEN = "given"
 """Seconds that anything may take before a test gives up."""
 
 ECHO = "echo"
@@ -29,7 +31,7 @@ ECHO = "echo"
 def relay_settings(
     directory: Path, *, workspace: str = "in_place", toml: str = "", **environ: str
 ) -> Settings:
-    """Return settings for a relay over the project ``directory/project``, with no gateway and no metrics.
+    """Return settings for a relay over the project ``directory/project``, with no gateway, no metrics and no audit.
 
     :param environ: ``PLUGINS__ACP__EOF_GRACE="1"``: what goes behind ``RELAYKIT_``.
     """
@@ -37,7 +39,7 @@ def relay_settings(
     project.mkdir(exist_ok=True)
     (project / "relaykit.toml").write_text(toml)
     given = {
-        "RELAY__DISABLED": '["gateway", "prometheus"]',
+        "RELAY__DISABLED": '["audit", "gateway", "prometheus"]',
         "RELAY__WORKSPACE": workspace,
         "RELAY__STATE_DIR": str(directory / "state"),
         "PLUGINS__ACP__KNOWN_AGENTS": "false",  # whatever is installed here
@@ -86,7 +88,7 @@ async def relay_by(
 
 
 class Storage:
-    """A plugin with a storage of the test's own: ``[relay] storage`` names it ``given``."""
+    """A plugin with a storage of the test's own: ``[relay] storage`` names it `GIVEN`."""
 
     def __init__(self, journal: Journal | None = None, store: Store | None = None) -> None:
         self.journal = journal or MemoryJournal()
@@ -98,7 +100,14 @@ class Storage:
         async def opened() -> AsyncIterator[tuple[Store, Journal]]:
             yield self.store, self.journal
 
-        return {"given": opened}
+        return {GIVEN: opened}
+
+
+def durable_storage() -> Storage:
+    """Return one that is still there when the next relay of the test opens it."""
+    store = MemoryStore()
+    store.durable = True
+    return Storage(MemoryJournal(), HoppingStore(store))
 
 
 class Client:

@@ -83,6 +83,7 @@ def relay(
             "RELAYKIT_RELAY__WORKSPACE": workspace,
             "RELAYKIT_RELAY__NODE": node,
             "RELAYKIT_RELAY__STORAGE": storage,
+            "RELAYKIT_RELAY__DISABLED": '["audit"]',  # it is not among the standard ones
             "RELAYKIT_PLUGINS__GATEWAY__PORT": "0",
             "RELAYKIT_PLUGINS__ACP__KNOWN_AGENTS": "false",  # whatever is installed here
             "RELAYKIT_PLUGINS__GATEWAY__PING_INTERVAL": "3600",  # the raw client answers none

@@ -47,6 +47,12 @@ class WsSocket:
         self.heard.append(message)
         return message
 
+    async def expect(self, type_: str) -> Json:
+        """Return the next message, which is of this type."""
+        message = await self.hear()
+        assert message["type"] == type_, message
+        return message
+
     async def skip_to(self, type_: str) -> Json:
         """Return the next message of this type."""
         while (message := await self.hear())["type"] != type_:
@@ -79,5 +85,5 @@ async def ws_socket(gateway: Gateway, *, token: str = "", room: float = inf) -> 
     async with asgi_websocket(build_app(gateway).__call__, "/ws", token=token, room=room) as (say, hear):
         socket = WsSocket(say, hear)
         assert (await socket.event())["type"] == "websocket.accept"
-        await socket.skip_to("connection:established")
+        await socket.expect("connection:established")
         yield socket

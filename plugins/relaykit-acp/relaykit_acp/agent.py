@@ -12,11 +12,14 @@ import anyio
 from anyio.abc import TaskGroup
 
 from relaykit.conversation.frame import Frame, Kind
-from relaykit.errors import AgentGone, FrameTooLarge
+from relaykit.errors import AgentGone, AgentOverLimit, FrameTooLarge
 from relaykit.session.model import Json
 from relaykit_acp import envelope, questions
+from relaykit_acp.cgroups import AgentGroup
 from relaykit_acp.envelope import Message, NotAMessage, NotJson
+from relaykit_acp.limits import Limit
 from relaykit_acp.lines import LineSplitter
+from relaykit_acp.mask import NO_SECRETS, Mask
 from relaykit_acp.modes import Modes
 from relaykit_acp.noise import Noise
 from relaykit_acp.process import AgentProcess
@@ -52,6 +55,8 @@ class AcpAgent:
     :param label: what log lines call it.
     :param new_ref: makes refs that are unique within the session, over restarts of the agent too.
     :param tasks: where answers go out that `receive` must not wait for.
+    :param group: tells whether it went over a limit.
+    :param mask: takes secrets out of what is logged, and out of errors.
     """
 
     def __init__(
@@ -63,14 +68,18 @@ class AcpAgent:
         max_frame_bytes: int,
         new_ref: Callable[[], str],
         tasks: TaskGroup,
+        group: AgentGroup | None = None,
+        mask: Mask = NO_SECRETS,
     ) -> None:
         self._process = process
         self._name = name
         self._limit = max_frame_bytes
+        self._group = group
         self._new_ref = new_ref
         self._label = label
         self._lines = LineSplitter(max_frame_bytes)
-        self._noise = Noise(label)
+        self._noise = Noise(label, mask)
+        self.mask = mask
         self.enter_session(b'""', Modes())
         self._writer = LineWriter(process, tasks)
         self._next_id = 0
@@ -78,6 +87,7 @@ class AcpAgent:
         self._questions: dict[str, bytes] = {}
         self._frames: list[Frame] = []
         self._ended = False
+        self._over_limit: Limit | None = None
         self._needs_login = False
 
     # ------------------------------------------------------------ the Agent contract
@@ -135,14 +145,16 @@ class AcpAgent:
     async def receive(self) -> Sequence[Frame]:
         """Return what the agent said since the last call: at least one frame, in order. A single reader.
 
-        Turns and calls that are open when the agent goes away end here, failed, before the end of the stream.
+        Calls that are open when the agent goes away end here, failed, before the end of the stream. A turn does not:
+        how it ends is for who prompted to say.
 
         :raises EndOfStream: the agent is gone and everything that it said was returned.
         :raises FrameTooLarge: it sent a message over the limit.
+        :raises AgentOverLimit: it is gone because it used more than it may.
         """
         while not self._frames:
             if not await self._read():
-                raise anyio.EndOfStream
+                raise self._parting()
         frames, self._frames = self._frames, []
         return frames
 
@@ -180,6 +192,7 @@ class AcpAgent:
         :param params: raw JSON on one line.
         :param forget: keep nothing of what comes before the answer.
         :raises EndOfStream: the agent went away instead.
+        :raises AgentOverLimit: the same, because it used more than it may.
         """
         ref = self._new_ref()
         with contextlib.suppress(AgentGone):  # its last words are read first
@@ -190,7 +203,7 @@ class AcpAgent:
                 if self._frames[place].ref == ref:
                     answered = self._frames.pop(place)
                     if self._ended:
-                        raise anyio.EndOfStream
+                        raise self._parting()
                     if forget:
                         del self._frames[:place]
                     return answered
@@ -198,7 +211,7 @@ class AcpAgent:
                 self._frames.clear()
             seen = len(self._frames)
             if not await self._read():
-                raise anyio.EndOfStream
+                raise self._parting()
 
     def enter_session(self, session_id: bytes, modes: Modes) -> None:
         """Address all that follows to this ACP session; raw JSON, quotes included.
@@ -277,11 +290,23 @@ class AcpAgent:
                 self._take(line)
         return True
 
+    def _parting(self) -> Exception:
+        """Return what says that the agent is gone."""
+        if self._over_limit is None:
+            return anyio.EndOfStream()
+        return AgentOverLimit(
+            agent=self._name, limit=f"{self._over_limit} in [plugins.acp]", stderr=self.last_words
+        )
+
     def _end(self) -> None:
         self._ended = True
+        self._over_limit = self._group.exceeded() if self._group is not None else None
         lost = envelope.error_object(envelope.INTERNAL_ERROR, self.farewell())
-        for call in self._calls.values():
-            self._frames.append(Frame(call.kind, lost, call.ref, call.method, failed=True))
+        self._frames += [
+            Frame(call.kind, lost, call.ref, call.method, failed=True)
+            for call in self._calls.values()
+            if call.kind is not Kind.TURN_END
+        ]
         self._calls.clear()
         self._questions.clear()
 

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING
 from anyio import to_thread
 
 from relaykit.hooks.registration import Check, Finding, PluginContext, Surroundings, Verdict
-from relaykit_acp import processes
+from relaykit_acp import cgroups, processes
+from relaykit_acp.confinement import ADVICE
 from relaykit_acp.environment import NODE_VARIABLE, SESSION_VARIABLE
 from relaykit_acp.finding import ECHO, Login, find_agents, login_command, login_state
 from relaykit_acp.known_agents import known_agent
+from relaykit_acp.limits import limits_of
 
 if TYPE_CHECKING:
     from relaykit.agent.launcher import AgentSpec
+    from relaykit_acp.settings import AcpSettings
 
 
 def checks(context: PluginContext) -> Sequence[Check]:
@@ -28,8 +31,12 @@ def checks(context: PluginContext) -> Sequence[Check]:
     async def look_for_leftovers(surroundings: Surroundings) -> Sequence[Finding]:
         return await to_thread.run_sync(leftovers, surroundings, context.node)
 
+    async def look_at_limits(_surroundings: Surroundings) -> Sequence[Finding]:
+        return await to_thread.run_sync(limits, context.settings, cgroups.own_group())
+
     return [
         Check(name="logins", look=look_at_logins),
+        Check(name="limits", look=look_at_limits),
         Check(name="processes", look=look_for_leftovers),
     ]
 
@@ -64,6 +71,28 @@ def _login(spec: AgentSpec, environment: Mapping[str, str]) -> Finding:
         return Finding(verdict=Verdict.WARNING, what=f"{spec.name}: {state}", fix=fix)
     told = state or "whether somebody is logged in shows when it starts"
     return Finding(verdict=Verdict.OK, what=f"{spec.name}: {told}")
+
+
+def limits(settings: AcpSettings, own: Path | None) -> Sequence[Finding]:
+    """Say of each limit that is set whether it can be enforced from here. Reads files: blocks.
+
+    :param own: see `cgroups.own_group`.
+    """
+    found = cgroups.plan(limits_of(settings), own)
+    enforced = [
+        Finding(verdict=Verdict.OK, what=f"{limit} can be enforced, below {found.base}")
+        for limit in found.enforced
+    ]
+    unenforced = [
+        Finding(
+            verdict=Verdict.WARNING,
+            what=f"{limit} is not enforced by a relay that starts here: {why}",
+            fix=ADVICE,
+        )
+        for limit, why in found.unenforced
+    ]
+    nothing = Finding(verdict=Verdict.OK, what="agents may use all memory, processes and CPUs that there are")
+    return [*enforced, *unenforced] or [nothing]
 
 
 def leftovers(surroundings: Surroundings, node: str) -> Sequence[Finding]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 from anyio import to_thread
@@ -48,11 +50,17 @@ class Child:
 
 
 async def start_child(
-    command: Sequence[str], *, environment: Mapping[str, str], cwd: Path, agent: str
+    command: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    cwd: Path,
+    agent: str,
+    joining: Sequence[str] = (),
 ) -> Child:
     """Start a program as the leader of a session and process group of its own. Not to be cancelled.
 
     :param agent: the configured agent's name, for errors.
+    :param joining: a command that does something first, and then becomes the program behind it.
     :raises ProgramNotFound: the program is not on the child's ``PATH``, or may not or cannot be executed.
     :raises WorkingDirectoryMissing: there is no such directory.
     :raises SpawnError: the system has no room for another process.
@@ -69,7 +77,7 @@ async def start_child(
             raise _no_room(error, agent) from error
         streams = (stdin.child_end, stdout.child_end, stderr.child_end)
         # In a thread, because it looks for files, and waits until the program has been loaded.
-        process = await to_thread.run_sync(_start, command, environment, cwd, agent, streams)
+        process = await to_thread.run_sync(_start, command, environment, cwd, agent, joining, streams)
         pipes.pop_all()
     return Child(process, stdin, stdout, stderr)
 
@@ -79,6 +87,7 @@ def _start(
     environment: Mapping[str, str],
     cwd: Path,
     agent: str,
+    joining: Sequence[str],
     streams: tuple[int, int, int],
 ) -> ChildProcess:
     if not cwd.is_dir():
@@ -87,16 +96,31 @@ def _start(
     if program is None:
         raise ProgramNotFound(command[0], agent=agent)
     # Absolute, because the child looks from its own directory: nothing in a worktree becomes the agent.
-    line = (str(Path(program).absolute()), *command[1:])
+    line = (*joining, str(Path(program).absolute()), *command[1:])
     stdin, stdout, stderr = streams
     try:
-        return ChildProcess(line, stdin=stdin, stdout=stdout, stderr=stderr, environment=environment, cwd=cwd)
+        process = ChildProcess(
+            line, stdin=stdin, stdout=stdout, stderr=stderr, environment=environment, cwd=cwd
+        )
     except OSError as error:
         if not cwd.is_dir():
             raise WorkingDirectoryMissing(str(cwd), agent=agent) from error
         if error.errno in _NOT_EXECUTABLE:
             raise ProgramNotFound(command[0], agent=agent) from error
         raise _no_room(error, agent) from error
+    _dump_no_core(process.pid)
+    return process
+
+
+def _dump_no_core(pid: int) -> None:
+    """Have a child leave no core file: it would hold every secret that it was given, and lie in the worktree.
+
+    The soft limit alone: who looks for a fault in an agent can raise it again there.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError):  # it has ended
+            _, hard = resource.prlimit(pid, resource.RLIMIT_CORE)
+            resource.prlimit(pid, resource.RLIMIT_CORE, (0, hard))
 
 
 def _no_room(error: OSError, agent: str) -> SpawnError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
+from pathlib import Path
 
 import anyio
 from anyio import to_thread
@@ -12,6 +13,7 @@ from relaykit.meter import NO_METER, Meter
 from relaykit.session.cleaner import CleanerResult, Outcome, Phase
 from relaykit.session.model import Handle, Json, Session
 from relaykit_acp import processes
+from relaykit_acp.cgroups import end_group, group_name
 from relaykit_acp.figures import LEFTOVERS_REAPED
 from relaykit_acp.settings import AcpSettings
 
@@ -44,7 +46,13 @@ class AcpCleaner:
             return CleanerResult(self.name, Outcome.SKIPPED, "no process was recorded")
         if not processes.HAS_PROC:
             return self._without_proc(recorded.get("pid"))
-        return await self._end(_Leftover(recorded))
+        result = await self._end(_Leftover(recorded))
+        group = Path(recorded.get("cgroup", ""))
+        if group.name == group_name(
+            session.id
+        ):  # with what has shed the marker; no other group, whatever is recorded
+            await end_group(group)
+        return result
 
     async def _end(self, leftover: _Leftover) -> CleanerResult:
         found = left = await to_thread.run_sync(leftover.find)

@@ -24,6 +24,11 @@ _NAMES = frozenset(
 _PREFIXES = ("LC_", "XDG_")
 
 
+def is_safe(name: str) -> bool:
+    """Tell whether a variable is one that every agent gets: it is no secret."""
+    return name in _NAMES or name.startswith(_PREFIXES)
+
+
 def marker(session_id: str) -> str:
     """Return the environment entry by which every process of a session is known again."""
     return f"{SESSION_VARIABLE}={session_id}"
@@ -33,5 +38,5 @@ def child_environment(
     ours: Mapping[str, str], *, granted: Mapping[str, str], session_id: str, node: str
 ) -> dict[str, str]:
     """Return the environment of an agent: the safe list, what its settings grant, and the session's marker."""
-    safe = {name: value for name, value in ours.items() if name in _NAMES or name.startswith(_PREFIXES)}
+    safe = {name: value for name, value in ours.items() if is_safe(name)}
     return {**safe, **granted, SESSION_VARIABLE: session_id, NODE_VARIABLE: node}

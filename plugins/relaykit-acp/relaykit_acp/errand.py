@@ -9,6 +9,7 @@ from pathlib import Path
 import anyio
 
 from relaykit_acp.household import Household
+from relaykit_acp.mask import NO_SECRETS, Mask
 from relaykit_acp.process import start_process
 
 _SAID = 64 * 1024
@@ -39,6 +40,7 @@ async def run_errand(
     agent: str,
     label: str,
     marker: str,
+    mask: Mask = NO_SECRETS,
 ) -> Outcome:
     """Run a program to its end; failed, cancelled or out of time, it is ended with everything that it started.
 
@@ -47,7 +49,14 @@ async def run_errand(
     :raises SpawnError: it cannot be started.
     """
     process = await start_process(
-        command, household, environment=environment, cwd=cwd, agent=agent, label=label, marker=marker
+        command,
+        household,
+        environment=environment,
+        cwd=cwd,
+        agent=agent,
+        label=label,
+        marker=marker,
+        mask=mask,
     )
     said = b""
     in_time = False

@@ -18,6 +18,7 @@ from relaykit.ids import IdGenerator
 from relaykit_acp.environment import child_environment, marker
 from relaykit_acp.errand import Outcome, run_errand
 from relaykit_acp.household import Household
+from relaykit_acp.mask import mask_of
 from relaykit_acp.npx import NpxCommand
 from relaykit_acp.scratch import empty_directory
 from relaykit_acp.shared import Shared
@@ -86,6 +87,7 @@ class Fetcher:
                 agent=spec.name,
                 label=f"fetch of {package}",
                 marker=marker(name),
+                mask=mask_of(spec),
             )
         self._check(outcome, package, spec.name)
         found = await to_thread.run_sync(_find_program, os.fsdecode(outcome.said), command)

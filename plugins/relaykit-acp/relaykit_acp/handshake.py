@@ -125,9 +125,10 @@ class Handshake:
             raise InitializeTimeout(method, agent=name, seconds=self._seconds, stderr=self._agent.last_words)
         if answer.failed:
             refusal = self._decode(method, answer.body, _Error)
+            why = self._agent.mask(refusal.message)
             if refusal.code == LOGIN_REQUIRED:
-                raise LoginRequired(refusal.message, agent=name, login=self._spec.login)
-            raise AgentProtocolError(f"it refused {method!r}: {refusal.message} ({refusal.code})", agent=name)
+                raise LoginRequired(why, agent=name, login=self._spec.login)
+            raise AgentProtocolError(f"it refused {method!r}: {why} ({refusal.code})", agent=name)
         return answer.body
 
     def _decode(self, method: str, body: bytes, kind: type[T]) -> T:

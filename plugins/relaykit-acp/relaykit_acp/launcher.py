@@ -22,6 +22,7 @@ from relaykit.meter import NO_METER, Meter
 from relaykit.session.model import Json, Session
 from relaykit_acp import processes, questions
 from relaykit_acp.agent import AcpAgent
+from relaykit_acp.confinement import Confinement, made, open_confinement, watch_limits
 from relaykit_acp.environment import child_environment, marker
 from relaykit_acp.fetch import Fetcher
 from relaykit_acp.finding import login_command
@@ -29,11 +30,13 @@ from relaykit_acp.fingerprint import fingerprint
 from relaykit_acp.handshake import Handshake, way_to_resume
 from relaykit_acp.household import Census, Household
 from relaykit_acp.known_agents import known_agent
+from relaykit_acp.mask import mask_of
 from relaykit_acp.npx import parse_npx
 from relaykit_acp.process import start_process
 from relaykit_acp.scratch import empty_directory
 from relaykit_acp.settings import AcpSettings
 from relaykit_acp.shared import Shared
+from relaykit_acp.spawn_queue import SpawnQueue
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +70,11 @@ class AcpLauncher:
         node: str,
         environment: Mapping[str, str],
         household: Household,
+        confinement: Confinement,
         directory: Path | None,
     ) -> None:
         self._settings = settings
+        self._confinement = confinement
         self._ids = ids
         self._node = node
         self._environment = environment
@@ -78,6 +83,7 @@ class AcpLauncher:
         self._fetcher = Fetcher(
             household, ids=ids, node=node, directory=directory, seconds=settings.fetch_timeout
         )
+        self._queue = SpawnQueue(settings.max_spawning, seconds=settings.spawn_queue_timeout)
         self._profiles: dict[tuple[str, ...], Shared[Json]] = {}
 
     async def launch(
@@ -85,12 +91,19 @@ class AcpLauncher:
     ) -> Agent:
         """Start the agent in `cwd` and open an ACP session there; failed or cancelled, nothing is left.
 
-        What comes through npx is fetched first, with a deadline of its own.
+        What comes through npx is fetched first, with a deadline of its own. Then it may wait for its turn.
 
         :param resume: go on with the ACP session that is recorded, which is kept in the record meanwhile.
         :raises SpawnError: in one of its kinds: each says what to do.
+        :raises AgentOverLimit: it used more than it may while it started.
         """
         spec = await self._ready(spec)
+        async with self._queue.turn(spec.name):
+            return await self._launch(spec, session, cwd, record, resume=resume)
+
+    async def _launch(
+        self, spec: AgentSpec, session: Session, cwd: Path, record: Record, *, resume: bool
+    ) -> Agent:
         earlier = _Conversation.recorded_in(session) if resume else None
         kept = earlier.to_json() if earlier else {}
         agent, known = await self._start(spec, session.id, f"session {session.id}", cwd, record, kept)
@@ -166,7 +179,7 @@ class AcpLauncher:
 
     async def _ask_profile(self, spec: AgentSpec) -> Json:
         name = f"profile-{self._ids.new_id()}"
-        async with empty_directory(self._directory) as directory:
+        async with self._queue.turn(spec.name), empty_directory(self._directory) as directory:
             label = f"profile of agent {spec.name!r}"
             agent, _ = await self._start(spec, name, label, directory, _forget, {})
             try:
@@ -184,17 +197,26 @@ class AcpLauncher:
         environment = child_environment(
             self._environment, granted=spec.env, session_id=session_id, node=self._node
         )
+        group = self._confinement.group_for(session_id)
         known = {"marker": marker(session_id), "command": list(spec.command), **kept}
+        if group is not None:
+            known["cgroup"] = str(group.path)
         await record(known)
-        process = await start_process(
-            spec.command,
-            self._household,
-            environment=environment,
-            cwd=cwd,
-            agent=spec.name,
-            label=label,
-            marker=marker(session_id),
-        )
+        mask = mask_of(spec)
+        async with made(group, agent=spec.name):
+            process = await start_process(
+                spec.command,
+                self._household,
+                environment=environment,
+                cwd=cwd,
+                agent=spec.name,
+                label=label,
+                marker=marker(session_id),
+                group=group,
+                mask=mask,
+            )
+        if group is not None:
+            self._household.tasks.start_soon(partial(watch_limits, process, group, label=label))
         agent = AcpAgent(
             process,
             name=spec.name,
@@ -202,6 +224,8 @@ class AcpLauncher:
             max_frame_bytes=self._settings.max_frame_bytes,
             new_ref=lambda: f"q{self._ids.new_id()}",
             tasks=self._household.tasks,
+            group=group,
+            mask=mask,
         )
         try:
             stat = processes.stat(process.pid)
@@ -246,6 +270,7 @@ async def open_acp_launcher(
             node=node,
             environment=environment,
             household=household,
+            confinement=await open_confinement(settings),
             directory=directory,
         )
         try:

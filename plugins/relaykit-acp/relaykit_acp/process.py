@@ -12,10 +12,12 @@ import anyio
 from anyio import to_thread
 
 from relaykit_acp import processes
+from relaykit_acp.cgroups import AgentGroup
 from relaykit_acp.child import Child, start_child
 from relaykit_acp.figures import SHUTDOWN_STEPS
 from relaykit_acp.household import Household
 from relaykit_acp.lines import LineSplitter
+from relaykit_acp.mask import NO_SECRETS, Mask
 
 logger = logging.getLogger(__name__)
 
@@ -38,12 +40,23 @@ class AgentProcess:
     one drains stderr. Made by `start_process`.
     """
 
-    def __init__(self, child: Child, household: Household, *, label: str, marker: str) -> None:
+    def __init__(
+        self,
+        child: Child,
+        household: Household,
+        *,
+        label: str,
+        marker: str,
+        group: AgentGroup | None,
+        mask: Mask,
+    ) -> None:
         self.pid = child.pid
         self.exited = anyio.Event()
         self._child = child
         self._label = label
         self._marker = marker
+        self._group = group
+        self._mask = mask
         self._household = household
         self._last_words: list[str] = []
         self._stderr_drained = anyio.Event()
@@ -133,7 +146,8 @@ class AgentProcess:
             self._stderr_drained.set()
 
     def _heard(self, line: bytes) -> None:
-        text = line[:_STDERR_LINE_LENGTH].decode(errors="replace").rstrip()
+        # Masked before it is cut: half a secret would not be known as one.
+        text = self._mask(line.decode(errors="replace"))[:_STDERR_LINE_LENGTH].rstrip()
         if text:
             self._last_words = [*self._last_words[1 - _STDERR_LINES :], text]
             logger.info("%s: stderr: %s", self._label, text)
@@ -155,6 +169,8 @@ class AgentProcess:
                 steps.callback(self._household.live.discard, self)
                 steps.callback(self._release)
                 steps.push_async_callback(self._kill_escaped)
+                if self._group is not None:
+                    steps.push_async_callback(self._group.aclose)
                 steps.push_async_callback(self._end_group)
 
     async def _end_group(self) -> None:
@@ -220,6 +236,8 @@ async def start_process(
     agent: str,
     label: str,
     marker: str,
+    group: AgentGroup | None = None,
+    mask: Mask = NO_SECRETS,
 ) -> AgentProcess:
     """Start a program as the leader of a session and process group of its own.
 
@@ -227,11 +245,14 @@ async def start_process(
 
     :param label: what log lines call it.
     :param marker: the entry of `environment` by which its descendants are known.
+    :param group: the control group that it is to be in from its start, and that ends with it.
+    :param mask: takes secrets out of what it writes to its standard error.
     :raises SpawnError: as `start_child`.
     """
     with anyio.CancelScope(shield=True):
-        child = await start_child(command, environment=environment, cwd=cwd, agent=agent)
-    process = AgentProcess(child, household, label=label, marker=marker)
+        joining = group.joining if group is not None else ()
+        child = await start_child(command, environment=environment, cwd=cwd, agent=agent, joining=joining)
+    process = AgentProcess(child, household, label=label, marker=marker, group=group, mask=mask)
     household.live.add(process)
     household.tasks.start_soon(process.watch)
     household.tasks.start_soon(process.drain_stderr)

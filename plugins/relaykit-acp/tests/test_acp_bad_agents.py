@@ -138,13 +138,13 @@ async def test_one_that_dies_in_the_middle_of_a_turn(tmp_path: Path, bin_: Path)
     program = install(bin_, "mortal") / "mortal"
     text = "agent 'bad': it exited with 3; its last words were:\necho: told to crash"
     toml = f'[agents.bad]\ncommand = ["{program}"]\n'
-    async with running_relay(tmp_path, toml=toml) as relay:
+    async with running_relay(tmp_path, toml=toml, RELAY__ON_CRASH="end") as relay:
         async with active_session(relay, agent="bad") as client:
             session = await relay.require(client.session_id)
             await client.say("/crash 3", "t1")
             end = (await client.until_turn_end("t1")).frame
             assert end.failed
-            assert json.loads(end.body) == {"code": -32603, "message": text}
+            assert json.loads(end.body) == {"code": -32603, "message": f"interrupted: {text}"}
             last = await client.until_notice("ended")
             await client.until_the_end()
         assert (last["cause"], last["reason"]) == ("AGENT_EXITED", text)

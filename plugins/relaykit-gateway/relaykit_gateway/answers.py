@@ -52,10 +52,7 @@ async def read_answer(conversation: Conversation, end: Entry) -> Answer:
     position, truncated = await _beginning(conversation, end)
     texts: list[str] = []
     size = 0
-    while position < end.seq - 1:
-        page = await conversation.read(after=position, limit=min(_PAGE, end.seq - 1 - position))
-        if not page:
-            return Answer("".join(texts), truncated=True)
+    while page := await conversation.page(after=position, through=end.seq - 1):
         truncated = truncated or page[0].seq > position + 1
         for entry in page:
             text = _text_of(entry)
@@ -66,20 +63,24 @@ async def read_answer(conversation: Conversation, end: Entry) -> Answer:
         position = page[-1].seq
         if position < end.seq - 1:
             await checkpoint()  # a long answer is put together while others have their turn
-    return Answer("".join(texts), truncated)
+    return Answer("".join(texts), truncated or position < end.seq - 1)
 
 
 async def _beginning(conversation: Conversation, end: Entry) -> tuple[int, bool]:
     """Return the seq behind which the answer begins, and whether that is only what is left of it."""
     before = end.seq - 1
     while before > 0:
-        after = max(before - _PAGE, 0)
-        page = await conversation.read(after=after, limit=before - after)
-        for entry in reversed(page):
-            if entry.frame.kind is Kind.PROMPT and entry.frame.ref == end.frame.ref:
-                return entry.seq, False
-        if not page or page[0].seq > after + 1:
-            return (page[0].seq - 1 if page else before), True
+        after = position = max(before - _PAGE, 0)
+        oldest = prompt = 0
+        while page := await conversation.page(after=position, through=before):
+            oldest, position = oldest or page[0].seq, page[-1].seq
+            for entry in page:
+                if entry.frame.kind is Kind.PROMPT and entry.frame.ref == end.frame.ref:
+                    prompt = entry.seq
+        if prompt:
+            return prompt, False
+        if oldest != after + 1:
+            return (oldest - 1 if oldest else before), True
         before = after
         await checkpoint()  # as below
     return 0, True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
@@ -12,7 +12,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from relaykit.conversation import Entry
 from relaykit.errors import (
     DuplicateRole,
     DuplicateSession,
@@ -126,7 +125,7 @@ class Api:
         """Start a session that has ended anew."""
         relay = self._relay_for(request)
         try:
-            session = await relay.revive(request.path_params["session_id"], actor="api")
+            session = await relay.revive(request.path_params["session_id"])
         except _REFUSALS as error:
             status = _status(error)
             runs = isinstance(error, DuplicateSession)
@@ -141,11 +140,12 @@ class Api:
         relay = self._relay_for(request)
         session = await _find(request, relay)
         try:
-            found = await relay.transcript(session.id, after=after, limit=limit + 1)
+            page = await relay.transcript(session.id, after=after, limit=limit, max_bytes=_PAGE_BYTES)
+            behind = page[-1].seq if page else after
+            rest = await relay.transcript(session.id, after=behind, limit=1)
         except JournalError as error:
             raise HTTPException(503, f"the transcript cannot be read: {error}") from error
-        page = _small_enough(found[:limit])
-        more = {"next": page[-1].seq} if len(found) > len(page) else {}
+        more = {"next": behind} if page and rest else {}
         told = {"sessionId": session.id, "entries": [view_entry(entry) for entry in page], **more}
         return Response(raw_json(told), media_type="application/json")
 
@@ -153,9 +153,8 @@ class Api:
         """Begin to end a session."""
         session_id = request.path_params["session_id"]
         try:
-            await self._relay_for(request).stop(
-                session_id, request.query_params.get("reason") or "stopped over HTTP", actor="api"
-            )
+            reason = request.query_params.get("reason") or "stopped over HTTP"
+            await self._relay_for(request).stop(session_id, reason)
         except (SessionNotFound, NotAllowed) as error:
             raise HTTPException(_status(error), str(error)) from error
         except TransitionError as error:  # its end is being written down
@@ -236,13 +235,3 @@ def _place(query: QueryParams) -> tuple[datetime | None, int]:
     if milliseconds is None or milliseconds > _LAST_MILLISECOND or skip is None:
         raise HTTPException(400, "after must be what the page before has said as its `next`")
     return _EPOCH + milliseconds * _MILLISECOND, skip
-
-
-def _small_enough(entries: Sequence[Entry]) -> Sequence[Entry]:
-    """Return the first entries whose texts have a few MiB together, at least one: some hold whole images."""
-    room = _PAGE_BYTES
-    for count, entry in enumerate(entries):
-        room -= len(entry.frame.body)
-        if room < 0 and count:
-            return entries[:count]
-    return entries

@@ -70,6 +70,7 @@ def build_app(gateway: Gateway) -> Starlette:
         settings=gateway.settings,
         credentials=gateway.credentials,
         public=[route.path for route in gateway.relay.routes if route.public],
+        tell_refused=gateway.tell_refused,
     )
     return Starlette(
         routes=[*own, *_plugin_routes(gateway.relay)],

@@ -57,7 +57,7 @@ class Channel(ABC, Generic[F]):
     def __init__(self, gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
         self.gateway = gateway
         self.caller = caller_of(scope)
-        self.relay: RestrictedRelay = gateway.relay.restricted_to(self.caller.access)
+        self.relay: RestrictedRelay = gateway.relay.restricted_to(self.caller.access, name=self.caller.name)
         self.id = gateway.relay.ids.new_id()
         self.sending = anyio.Lock(fast_acquire=True)
         self._subprotocol = SUBPROTOCOL if SUBPROTOCOL in scope.get("subprotocols", ()) else None

@@ -12,7 +12,7 @@ from urllib.parse import unquote_plus
 
 from relaykit.clock import Clock
 from relaykit.errors import RelaykitError
-from relaykit.relay.access import FULL, Access, Role
+from relaykit.relay.access import EVERYTHING, Access, Role
 from relaykit_gateway.token_file import KnownTokens, NamedToken
 
 TICKET_SECONDS = 60
@@ -30,17 +30,23 @@ _SCOPE = "relaykit.caller"
 class Caller:
     """Who has come in.
 
+    :param name: what it goes by, for people and in transcripts: its token's name. What stands for none has spaces,
+        so that no token is called so.
     :param token: by which; None for the relay's own, and where none is wanted.
     """
 
     access: Access
+    name: str
     token: NamedToken | None = None
 
 
-OWN = Caller(FULL)
+OWN = Caller(EVERYTHING, "the relay's own token")
 """Who knows the relay's own token."""
 
-NOBODY = Caller(Access(role=Role.OBSERVER, sessions=frozenset()))
+ANYBODY = Caller(EVERYTHING, "anybody, without a token")
+"""Who comes where no token is wanted."""
+
+NOBODY = Caller(Access(role=Role.OBSERVER, sessions=frozenset()), "nobody in particular")
 """Who is let in, unknown, where everybody is: it sees nothing."""
 
 
@@ -152,7 +158,7 @@ class Credentials:
         ):
             return OWN
         named = self._known.find(token) if token else None
-        return None if named is None else Caller(named.access, named)
+        return None if named is None else Caller(named.access, named.name, named)
 
     def of_ticket(self, ticket: str) -> Caller | None:
         """Return whom a ticket stands for, once; None also if its token is worth nothing any more."""

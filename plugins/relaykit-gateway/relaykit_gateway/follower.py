@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from relaykit.conversation import Batch, Cursor, Entry, Kind
@@ -87,28 +88,18 @@ class Follower(Following[Renderer]):
         await self._channel.send_text(attached)
 
     async def _send(self, batch: Batch, renderer: Renderer, cursor: Cursor) -> None:
-        send, most = self._channel.send_texts, self._channel.takes_together
+        send = self._channel.send_texts
         if batch.gap:
             first, last = batch.gap
             await send([compose("session:gap", **{"sessionId": self.session_id, "from": first, "to": last})])
             self.told = last
-        texts: list[str] = []  # what is sent together
-        size = 0
-        for entry in batch.entries:
-            messages = self._rendered(entry, batch, renderer)
-            if messages is None:
-                messages = await renderer.render(entry)
-            for message in messages:
-                texts.append(message)
-                size += len(message)
-            if size >= most:
-                await send(texts)
-                texts, size = [], 0
-                self.told = entry.seq
-        if texts:
-            await send(texts)
-        if batch.entries:
-            last_entry = batch.entries[-1]
+        entries, at = batch.entries, 0
+        rendered = partial(self._rendered, batch=batch, renderer=renderer)
+        while (at := await self._send_together(entries, at, rendered)) < len(entries):
+            await send(await renderer.render(entries[at]))
+            at += 1
+        if entries:
+            last_entry = entries[-1]
             self.told = last_entry.seq
             ended = last_entry.frame.kind is Kind.NOTICE and last_entry.frame.method == ENDED
             self._told_end = ended and last_entry.seq > renderer.inherited
@@ -117,7 +108,7 @@ class Follower(Following[Renderer]):
         if batch.caught_up and self._announce:
             await send([compose("session:caught_up", sessionId=self.session_id, seq=cursor.position)])
 
-    def _rendered(self, entry: Entry, batch: Batch, renderer: Renderer) -> Sequence[str] | None:
+    def _rendered(self, entry: Entry, *, batch: Batch, renderer: Renderer) -> Sequence[str] | None:
         """Return what the client is told of an entry, without waiting; None if it takes some reading."""
         kind = entry.frame.kind
         if kind in _SAID_BY_CLIENTS and self._is_own(entry):

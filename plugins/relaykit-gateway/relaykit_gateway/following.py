@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import anyio
@@ -17,25 +18,14 @@ from relaykit_gateway.channel import Channel, ClientGone
 from relaykit_gateway.rendering import PerSession, Rendering
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
 logger = logging.getLogger(__name__)
 
-_FIRST_BATCH, _LARGEST_BATCH = 8, 256
-_BATCH_BYTES = 256 * 1024
+_BATCH_ENTRIES, _BATCH_BYTES = 256, 256 * 1024
+"""As much is read at once, and stays in memory until the client has taken it."""
 
 R = TypeVar("R", bound=Rendering)
-
-
-def _next_limit(entries: Sequence[Entry], limit: int) -> int:
-    """Return how many entries to read next: what is read stays in memory until the client has taken it.
-
-    :param entries: those that were read last; the next ones will not be much longer.
-    """
-    if not entries:
-        return limit
-    size = sum([len(frame.body) for _, _, frame in entries]) + 1
-    return max(1, min(2 * limit, _LARGEST_BATCH, _BATCH_BYTES * len(entries) // size))
 
 
 class Following(ABC, Generic[R]):
@@ -121,13 +111,11 @@ class Following(ABC, Generic[R]):
             self._channel.hang_up()
 
     async def _follow(self, live: LiveSession, cursor: Cursor, renderer: R) -> None:
-        limit = _FIRST_BATCH
         while True:
             try:
-                batch = await cursor.next(limit)
+                batch = await cursor.next(_BATCH_ENTRIES, _BATCH_BYTES)
             except anyio.EndOfStream:
                 break
-            limit = _next_limit(batch.entries, limit)
             async with self._channel.sending:
                 if not await self._send_whole(live, batch, renderer, cursor):
                     return
@@ -155,6 +143,34 @@ class Following(ABC, Generic[R]):
         first, self._queue_told = not self._queue_told, live.queue.version
         if not first or live.queue.turns.waiting:  # who comes when none wait need not be told so
             await self._send_queue(live)
+
+    async def _send_together(
+        self, entries: Sequence[Entry], at: int, messages_of: Callable[[Entry], Sequence[str] | None]
+    ) -> int:
+        """Send what entries say from this one on, in as few goes as is best, and return where that has ended.
+
+        :param messages_of: returns what an entry says; None to end before it.
+        """
+        send, most = self._channel.send_texts, self._channel.takes_together
+        texts: list[str] = []
+        size = 0
+        for entry in islice(entries, at, None):
+            messages = messages_of(entry)
+            if messages is None:
+                break
+            at += 1
+            for message in messages:
+                texts.append(message)
+                size += len(message)
+            if size >= most:
+                await send(texts)
+                texts, size = [], 0
+                self.told = entry.seq
+        if texts:
+            await send(texts)
+        if at:
+            self.told = entries[at - 1].seq
+        return at
 
     # ------------------------------------------------------------ what protocols differ in
 

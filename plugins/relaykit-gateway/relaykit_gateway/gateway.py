@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from relaykit.hooks.events import AccessRefused
 from relaykit.meter import CLIENTS, Values
 from relaykit.relay import Relay
 from relaykit_gateway.acp.render import AcpRenderer
 from relaykit_gateway.credentials import Caller, Credentials, Tickets
 from relaykit_gateway.messages import MessageTable
+from relaykit_gateway.problems import Problem
 from relaykit_gateway.render import Renderer
 from relaykit_gateway.rendering import PerSession
 from relaykit_gateway.settings import GatewaySettings
@@ -97,6 +99,18 @@ class Gateway:
                     for channel in channels:
                         channel.dismiss(why)
             await anyio.sleep(_LOOK_SECONDS)
+
+    async def tell_refused(self, where: str, address: str, problem: Problem) -> None:
+        """Tell plugins that somebody is not let in."""
+        await self.relay.tell_refused(
+            AccessRefused(
+                where=where,
+                address=address,
+                status=problem.status_code,
+                reason=problem.detail,
+                at=self.relay.clock.now(),
+            )
+        )
 
     @property
     def channels(self) -> list[Channel[Any]]:

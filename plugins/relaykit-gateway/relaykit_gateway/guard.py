@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from urllib.parse import urlsplit
 
 from starlette._utils import get_route_path  # the router's own: guard and router see one path
@@ -13,8 +13,8 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from relaykit_gateway.credentials import (
+    ANYBODY,
     NOBODY,
-    OWN,
     SUBPROTOCOL,
     Caller,
     Credentials,
@@ -37,6 +37,8 @@ _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _COOKIE_SECONDS = 30 * 24 * 3600
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?", re.ASCII)
 
+_NOT_LET_IN = frozenset({401, 403})
+
 _HEADERS = {
     "cache-control": "no-store",
     "content-security-policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -56,12 +58,20 @@ class Guard:
     taken out of the request, so that nothing behind can tell it to anybody.
 
     :param public: paths that need no token.
+    :param tell_refused: told of everybody who is not let in; the path, the address, and what is answered.
     """
 
     def __init__(
-        self, app: ASGIApp, *, settings: GatewaySettings, credentials: Credentials, public: Collection[str]
+        self,
+        app: ASGIApp,
+        *,
+        settings: GatewaySettings,
+        credentials: Credentials,
+        public: Collection[str],
+        tell_refused: Callable[[str, str, Problem], Awaitable[None]],
     ) -> None:
         self._app = app
+        self._tell_refused = tell_refused
         self._credentials = credentials
         self._public = frozenset(public)
         self._host = settings.host.lower()
@@ -87,7 +97,11 @@ class Guard:
         if not isinstance(judged, Response):
             careful = _careful(send) if scope["type"] == "http" else send
             await self._app(called_by(scope, judged), receive, careful)
-        elif scope["type"] == "http":
+            return
+        if isinstance(judged, Problem) and judged.status_code in _NOT_LET_IN:
+            address = (scope.get("client") or ("",))[0]
+            await self._tell_refused(path[:200], address, judged)
+        if scope["type"] == "http":
             await judged(scope, receive, _careful(send))
         else:
             await receive()  # websocket.connect
@@ -106,7 +120,7 @@ class Guard:
         if (refusal := self._check_names(request)) is not None:
             return refusal
         if not self._credentials.wanted:
-            return OWN
+            return ANYBODY
         if self._is_public(path):
             return NOBODY
         if path == "/" and "token" in request.query_params and request.scope["type"] == "http":

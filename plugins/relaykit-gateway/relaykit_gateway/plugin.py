@@ -10,7 +10,7 @@ from relaykit.hooks import hookimpl
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from relaykit.hooks.registration import Command, PluginContext, Service
+    from relaykit.hooks.registration import Check, Command, PluginContext, Service
 
 
 @hookimpl
@@ -28,6 +28,14 @@ def relaykit_register_services(context: PluginContext) -> Sequence[Service]:
     from relaykit_gateway.serving import serve_gateway
 
     return [Service(name="gateway", open=partial(serve_gateway, settings=context.settings), listens=True)]
+
+
+@hookimpl
+def relaykit_register_checks(context: PluginContext) -> Sequence[Check]:
+    """Look at the tokens, in ``relaykit doctor``."""
+    from relaykit_gateway.checks import TokenCheck
+
+    return [TokenCheck(context.state_dir, context.clock).check()]
 
 
 @hookimpl

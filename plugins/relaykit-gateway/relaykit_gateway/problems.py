@@ -14,6 +14,7 @@ class Problem(JSONResponse):
     media_type = "application/problem+json"
 
     def __init__(self, status: int, detail: str, *, headers: Mapping[str, str] | None = None) -> None:
+        self.detail = detail
         title = HTTPStatus(status).phrase
         content = {"type": "about:blank", "title": title, "status": status, "detail": detail}
         super().__init__(content, status_code=status, headers=headers)

@@ -113,7 +113,7 @@ class StoredRecords:
         from relaykit.session import SessionFilter, SessionState
 
         try:
-            where = SessionFilter(state=SessionState(state.upper()) if state else None, owner="local")
+            where = SessionFilter(state=SessionState(state.upper()) if state else None)
         except ValueError:
             raise ClientError(f"there is no state {state!r}; known: {', '.join(SessionState)}") from None
 
@@ -138,9 +138,7 @@ class StoredRecords:
             found: list[Session] = []
             while not limit or len(found) < limit:
                 wanted = min(_PAGE, limit - len(found)) if limit else _PAGE
-                page = await journal.ended(
-                    SessionFilter(owner="local"), before=before, skip=len(found), limit=wanted
-                )
+                page = await journal.ended(SessionFilter(), before=before, skip=len(found), limit=wanted)
                 found += page
                 if len(page) < wanted:
                     break

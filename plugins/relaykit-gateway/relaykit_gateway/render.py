@@ -10,7 +10,8 @@ import msgspec
 from relaykit.conversation import Entry, Kind
 from relaykit.errors import LoginRequired
 from relaykit.relay import LiveSession
-from relaykit.relay.notices import ACTIVE, ASLEEP, AWAKE, ENDED, TERMINATING, WAKE_FAILED
+from relaykit.relay.deciders import Decider
+from relaykit.relay.notices import ACTIVE, AGENT_CRASHED, ASLEEP, AWAKE, ENDED, TERMINATING, WAKE_FAILED
 from relaykit.session import Cause
 from relaykit_gateway.answers import read_answer
 from relaykit_gateway.codes import Code
@@ -21,7 +22,7 @@ PERMISSION = "session/request_permission"
 UPDATE = "session/update"
 
 _LOGIN_REQUIRED = -32000
-_RESTS = frozenset({ASLEEP, AWAKE, WAKE_FAILED})
+_RESTS = frozenset({AGENT_CRASHED, ASLEEP, AWAKE, WAKE_FAILED})
 
 
 class _UpdateParams(msgspec.Struct):
@@ -100,7 +101,7 @@ class Renderer(Rendering):
             if entry.frame.kind is Kind.TURN_END:
                 messages = (await self._turn_end(entry),)
             else:
-                messages = (self._decision(entry, by=await self._live.asking.deciders.find(entry)),)
+                messages = (self._decision(entry, await self._live.asking.deciders.find(entry)),)
             self.keep(entry.seq, messages)
         return messages
 
@@ -198,7 +199,7 @@ class Renderer(Rendering):
             for block in blocks
         )
 
-    def _decision(self, entry: Entry, *, by: str) -> str:
+    def _decision(self, entry: Entry, decider: Decider) -> str:
         frame = entry.frame
         decision = _decode(frame.body, _Decision, None)
         what: dict[str, Any]
@@ -208,7 +209,9 @@ class Renderer(Rendering):
             what = {"optionId": decision.outcome.option_id}
         else:
             what = {"outcome": decision.outcome.outcome}
-        return self._message("permission:resolved", entry, requestId=frame.ref, **what, by=by)
+        if decider.client_id:
+            what["client"] = decider.client_id
+        return self._message("permission:resolved", entry, requestId=frame.ref, **what, by=decider.by)
 
     def _notice(self, entry: Entry) -> Sequence[str]:
         frame = entry.frame
@@ -245,7 +248,8 @@ class Renderer(Rendering):
         reason = msgspec.json.decode(entry.frame.body, type=_Rest).reason
         if entry.frame.method == WAKE_FAILED:
             return self._error(Code.WAKE_FAILED, reason, entry)
-        return self._message("session:asleep", entry, reason=reason, timestamp=at)
+        word = "session:agent_crashed" if entry.frame.method == AGENT_CRASHED else "session:asleep"
+        return self._message(word, entry, reason=reason, timestamp=at)
 
     # ------------------------------------------------------------ envelopes
 

@@ -22,12 +22,14 @@ import msgspec
 from relaykit.clock import Clock
 from relaykit.errors import RelaykitError
 from relaykit.relay.access import Access, Role
+from relaykit.relay.deciders import AGENT, RELAY
 
 logger = logging.getLogger(__name__)
 
 _PRIVATE = 0o600
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}", re.ASCII)
 _BITS = 256
+_TAKEN = frozenset({RELAY, AGENT})
 _PREFIX = "rkt_"  # so that scanners for secrets know one, and that none looks like an option
 
 
@@ -101,6 +103,18 @@ def new_token() -> str:
 def digest_of(token: str) -> str:
     """Return what is kept of a token."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def check_token_name(name: str) -> str:
+    """Return a name that a token may have.
+
+    :raises RelaykitError: it names none, or in transcripts somebody else goes by it.
+    """
+    if name in _TAKEN:
+        raise RelaykitError(
+            f"no token is called {name!r}: transcripts say so of who is no client; use another name"
+        )
+    return check_name(name, what="token")
 
 
 def check_name(name: str, *, what: str) -> str:

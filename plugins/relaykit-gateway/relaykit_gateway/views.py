@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from relaykit.conversation import Entry
+from relaykit.relay.restricted import NO_WORK, Work
 from relaykit.session import Session
 from relaykit_gateway.wire import timestamp
 
@@ -22,11 +23,18 @@ def view_session(session: Session, relay: RestrictedRelay) -> dict[str, Any]:
         clients=relay.clients(session.id),
         observers=relay.observers(session.id),
         needs_login=relay.needs_login(session.id),
+        work=relay.work(session.id),
     )
 
 
 def view_stored(
-    session: Session, *, presence: str, clients: int = 0, observers: int = 0, needs_login: bool = False
+    session: Session,
+    *,
+    presence: str,
+    clients: int = 0,
+    observers: int = 0,
+    needs_login: bool = False,
+    work: Work = NO_WORK,
 ) -> dict[str, Any]:
     """Return a session as JSON shows it, with what is said of it besides."""
     return {
@@ -46,6 +54,9 @@ def view_stored(
         "controllers": clients - observers,
         "observers": observers,
         "needsLogin": needs_login,
+        "turn": work.turn,
+        "queued": work.queued,
+        "questions": work.questions,
     }
 
 

@@ -126,11 +126,14 @@ async def test_who_creates(gateway: Gateway, access: Access, project: str, code:
         assert created["_meta"]["relaykit"]["project"] == ("there" if access.projects else "here")
         owners = {session.owner for session in await gateway.relay.list(SessionFilter())}
         assert owners == {access.owner}
-        # Another owner's role of the same name is another role.
-        async with ws_socket(gateway) as other:
-            other.say("session:list")
-            theirs = (await other.skip_to("session:list"))["sessions"]
-            assert len(theirs) == (2 if access.owner == "local" else 0)
+        for other_token, seen in (
+            (token_for(gateway, Access()), 2 if access.owner == "local" else 0),
+            ("", 2),  # the relay's own sees everybody's
+        ):
+            async with ws_socket(gateway, token=other_token) as other:
+                other.say("session:list")
+                theirs = (await other.skip_to("session:list"))["sessions"]
+                assert [each["owner"] for each in theirs] == [access.owner] * seen
 
 
 # ---------------------------------------------------------------- /acp
@@ -305,7 +308,7 @@ async def test_the_servers_own_log_finds_no_secret_in_what_it_has_made(gateway: 
 async def test_owners_do_not_see_each_other(gateway: Gateway) -> None:
     async with (
         ws_socket(gateway, token=token_for(gateway, ANN)) as ann,
-        ws_socket(gateway) as local,
+        ws_socket(gateway, token=token_for(gateway, Access())) as local,
     ):
         ids: dict[WsSocket, str] = {}
         for client in (ann, local):  # the same role of the same project

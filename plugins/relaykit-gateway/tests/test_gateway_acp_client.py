@@ -96,6 +96,28 @@ async def test_a_session_from_its_beginning_to_its_end(address: Address) -> None
             assert {result["outcome"] for result in over.cleanup} == {"DONE"}
 
 
+async def test_history_is_read_backwards(address: Address) -> None:
+    async with session(address) as (client, session_id):
+        await client.begin_prompt(session_id, "/ask", turn="t1")
+        question = await until(client, Question)
+        await client.answer(question, "yes")
+        await until(client, TurnEnded)
+        page = await client.history(session_id, limit=2)
+        assert (page.session_id, page.gap, len(page.entries)) == (session_id, None, 2)
+        assert page.epoch
+        entries = list(page.entries)
+        while page.next is not None:
+            page = await client.history(session_id, before=page.next, limit=2)
+            entries += page.entries
+        assert [entry.seq for entry in entries] == list(range(entries[0].seq, 0, -1))
+        said = [event for entry in reversed(entries) for event in entry.events]
+        assert question in said
+        assert said.index(question) < [type(event) for event in said].index(QuestionClosed)
+        assert texts(said, "user_message_chunk") == ["/ask"]
+        with pytest.raises(AcpError, match="nobody"):
+            await client.history("nobody")
+
+
 async def test_what_failed_raises_and_is_told(address: Address) -> None:
     async with session(address) as (client, session_id):
         with pytest.raises(AcpError, match="told to fail") as caught:

@@ -55,7 +55,8 @@ async def test_the_first_answer_wins_and_the_others_are_told(gateway: Gateway) -
             "sessionId": session_id,
             "_meta": {"relaykit": {"seq": 4}},
             "requestId": ref,
-            "by": third.headers[b"acp-connection-id"].decode(),
+            "by": "the relay's own token",
+            "client": third.headers[b"acp-connection-id"].decode(),
         }
         cancelled = next(message for message in one.heard if message.get("method") == "$/cancel_request")
         assert cancelled["params"] == {"_meta": {"relaykit": {"seq": 4}}, "requestId": ref}
@@ -148,7 +149,7 @@ async def test_what_is_no_answer_counts_as_cancelled(gateway: Gateway, answer: d
             await one.result_of(prompt)
             assert one.chunks[-1] == f"agent: {said}"
             closed = await other.skip_to("_relaykit/question_closed")
-            assert closed["params"]["by"] == one.headers[b"acp-connection-id"].decode()
+            assert closed["params"]["client"] == one.headers[b"acp-connection-id"].decode()
 
 
 async def test_an_elicitation_is_answered_as_it_is_written(gateway: Gateway) -> None:

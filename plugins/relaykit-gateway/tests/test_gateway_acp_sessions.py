@@ -15,7 +15,7 @@ from relaykit.errors import JournalError, Refused
 from relaykit.hooks import hookimpl
 from relaykit.hooks.events import SessionRequest
 from relaykit_gateway.gateway import Gateway
-from support.acp_sockets import AcpSocket, acp_socket, gateway_of
+from support.acp_sockets import AcpSocket, acp_socket, gateway_of, two_clients
 from support.gateways import ECHO, gateway_settings, open_gateway_relay
 
 pytestmark = pytest.mark.anyio
@@ -466,6 +466,7 @@ async def test_sessions_are_listed(gateway: Gateway, tmp_path: Path, monkeypatch
                 "relaykit": {
                     "role": "till",
                     "agent": "echo",
+                    "owner": "local",
                     "project": "shop",
                     "state": "ACTIVE",
                     "presence": "AWAKE",
@@ -515,15 +516,17 @@ async def test_closing_ends_the_session_and_what_waits(gateway: Gateway) -> None
         assert (await one.error_of(one.prompt(session_id, "hello")))["code"] == -32002
 
 
-async def test_an_agent_that_dies_answers_for_itself(gateway: Gateway) -> None:
-    async with acp_socket(gateway) as socket:
-        session_id = await socket.new()
-        crashed = socket.prompt(session_id, "/crash 3")
-        waiting = socket.prompt(session_id, "hello")
-        error = await socket.error_of(crashed)
+async def test_an_agent_that_crashes_comes_back(gateway: Gateway) -> None:
+    async with two_clients(gateway) as (plain, aware, session_id):
+        crashed = plain.prompt(session_id, "/crash 3")
+        waiting = plain.prompt(session_id, "hello")
+        error = await plain.error_of(crashed)
         assert error["code"] == -32603
-        assert "it exited with 3" in error["message"]
+        assert "interrupted: agent 'echo': it exited with 3" in error["message"]
         assert "told to crash" in error["message"]
-        assert "it exited with 3" in (await socket.error_of(waiting))["message"]
-        again = await socket.new()
-        assert (await socket.told(again, "hello"))["stopReason"] == "end_turn"
+        assert (await plain.result_of(waiting))["stopReason"] == "end_turn"
+        told = (await aware.skip_to("_relaykit/agent_crashed"))["params"]
+        reason = "agent 'echo': it exited with 3; its last words were:\necho: told to crash"
+        assert (told["sessionId"], told["reason"]) == (session_id, reason)
+        awake = (await aware.skip_to("_relaykit/session_awake"))["params"]
+        assert awake["_meta"]["relaykit"]["seq"] > told["_meta"]["relaykit"]["seq"]

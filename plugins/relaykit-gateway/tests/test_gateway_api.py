@@ -117,6 +117,9 @@ async def test_sessions_are_shown(relay: Relay, http: httpx.AsyncClient, tmp_pat
         "controllers",
         "observers",
         "needsLogin",
+        "turn",
+        "queued",
+        "questions",
     ]
     assert (shown["id"], shown["agentId"], shown["agent"]) == (session.id, "auth", "echo")
     assert (shown["state"], shown["worktreeDir"], shown["clients"]) == ("ACTIVE", str(tmp_path), 0)

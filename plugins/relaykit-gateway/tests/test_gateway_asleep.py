@@ -21,16 +21,15 @@ from relaykit_gateway.gateway import Gateway
 from relaykit_gateway.page import StatusPage
 from support.acp_sockets import AcpSocket, acp_socket, gateway_of
 from support.durable import (
-    NAME,
-    DurableStorage,
     Gate,
     agent_tables,
     change_command,
     slow_to_start,
     slow_to_stop,
-    until,
 )
 from support.gateways import ECHO, SECONDS, gateway_settings, open_gateway_relay
+from support.relays import GIVEN, Storage, durable_storage
+from support.sleepers import until_presence
 from support.ws_sockets import WsSocket, ws_socket
 
 pytestmark = pytest.mark.anyio
@@ -54,8 +53,8 @@ for line in sys.stdin:
 
 
 @pytest.fixture
-def storage() -> DurableStorage:
-    return DurableStorage()
+def storage() -> Storage:
+    return durable_storage()
 
 
 @pytest.fixture
@@ -65,18 +64,18 @@ def gate(tmp_path: Path) -> Iterator[Gate]:
 
 
 @asynccontextmanager
-async def opened(directory: Path, storage: DurableStorage, gate: Gate) -> AsyncIterator[Gateway]:
+async def opened(directory: Path, storage: Storage, gate: Gate) -> AsyncIterator[Gateway]:
     agents = agent_tables(slow=slow_to_start(gate), lingering=slow_to_stop(gate))
-    relay = f'storage = "{NAME}"\nidle_timeout = 0'
+    relay = f'storage = "{GIVEN}"\nidle_timeout = 0'
     settings = gateway_settings(
         directory, relay=relay, agents=f"{agents}\n[plugins.acp]\neof_grace = {SECONDS}"
     )
-    async with open_gateway_relay(settings, serve=False, extra={NAME: storage}) as relay_:
+    async with open_gateway_relay(settings, serve=False, extra={GIVEN: storage}) as relay_:
         yield gateway_of(relay_)
 
 
 @pytest.fixture
-async def gateway(tmp_path: Path, storage: DurableStorage, gate: Gate) -> AsyncIterator[Gateway]:
+async def gateway(tmp_path: Path, storage: Storage, gate: Gate) -> AsyncIterator[Gateway]:
     async with opened(tmp_path, storage, gate) as gateway:
         yield gateway
 
@@ -88,7 +87,7 @@ def relay(gateway: Gateway) -> Relay:
 
 async def awake_session(relay: Relay, *, agent: str = "echo") -> str:
     session = await relay.create("auth", agent=agent)
-    await until(relay, session.id, Presence.AWAKE)
+    await until_presence(relay, session.id, Presence.AWAKE)
     return session.id
 
 
@@ -150,7 +149,7 @@ async def test_acp_opens_a_session_that_is_being_woken(gateway: Gateway, relay: 
     change_command(relay.live(session_id), slow_to_start(gate))
     async with acp_socket(gateway) as first, acp_socket(gateway) as second:
         one = open_later(first, session_id)
-        await until(relay, session_id, Presence.WAKING)
+        await until_presence(relay, session_id, Presence.WAKING)
         two = open_later(second, session_id)
         await answered_not_yet(first, one)
         await answered_not_yet(second, two)
@@ -163,7 +162,7 @@ async def test_acp_opens_a_session_that_is_falling_asleep(gateway: Gateway, rela
     session_id = await awake_session(relay, agent="lingering")
     async with acp_socket(gateway) as socket, anyio.create_task_group() as tasks:
         tasks.start_soon(relay.live(session_id).fall_asleep, "nobody is here")
-        await until(relay, session_id, Presence.DROWSY)
+        await until_presence(relay, session_id, Presence.DROWSY)
         raw_id = open_later(socket, session_id)
         await answered_not_yet(socket, raw_id)
         assert relay.presence(session_id) is Presence.DROWSY
@@ -204,7 +203,7 @@ async def test_ws_attaches_to_a_session_that_is_being_woken(
     change_command(relay.live(session_id), slow_to_start(gate))
     async with ws_socket(gateway) as first, ws_socket(gateway) as second:
         first.say("session:attach", sessionId=session_id)
-        await until(relay, session_id, Presence.WAKING)
+        await until_presence(relay, session_id, Presence.WAKING)
         second.say("session:attach", sessionId=session_id)
         assert (await second.skip_to("session:attached"))["presence"] == "WAKING"
         await second.skip_to("session:caught_up")
@@ -220,7 +219,7 @@ async def test_ws_attaches_to_a_session_that_is_falling_asleep(
     session_id = await awake_session(relay, agent="lingering")
     async with ws_socket(gateway) as socket, anyio.create_task_group() as tasks:
         tasks.start_soon(relay.live(session_id).fall_asleep, "nobody is here")
-        await until(relay, session_id, Presence.DROWSY)
+        await until_presence(relay, session_id, Presence.DROWSY)
         socket.say("session:attach", sessionId=session_id)
         assert (await socket.skip_to("session:attached"))["presence"] == "DROWSY"
         gate.open()
@@ -277,7 +276,7 @@ async def test_a_change_of_mode_waits_for_the_agent_and_the_client_is_heard_mean
         change_command(live, slow_to_start(gate))
         await live.fall_asleep("nobody is here")
         raw_id = socket.ask("session/set_mode", sessionId=session_id, modeId="shout")
-        await until(relay, session_id, Presence.WAKING)
+        await until_presence(relay, session_id, Presence.WAKING)
         await answered_not_yet(socket, raw_id)
         gate.open()
         answer = await socket.answer_to(raw_id)
@@ -403,7 +402,7 @@ def facts_of(sessions: list[dict[str, Any]], session_id: str) -> dict[str, Any]:
 
 
 async def test_what_clients_hear_when_the_relay_restarts(
-    tmp_path: Path, storage: DurableStorage, gate: Gate
+    tmp_path: Path, storage: Storage, gate: Gate
 ) -> None:
     async with (
         opened(tmp_path, storage, gate) as gateway,

@@ -15,8 +15,10 @@ from relaykit.relay import Relay
 from relaykit.relay.rest import Presence
 from relaykit_gateway.gateway import Gateway
 from support.acp_sockets import AcpSocket, acp_socket, gateway_of
-from support.durable import NAME, DurableStorage, Gate, agent_tables, slow_to_start, slow_to_stop, until
+from support.durable import Gate, agent_tables, slow_to_start, slow_to_stop
 from support.gateways import SECONDS, gateway_settings, open_gateway_relay
+from support.relays import GIVEN, durable_storage
+from support.sleepers import until_presence
 from support.ws_sockets import WsSocket, ws_socket
 
 pytestmark = pytest.mark.anyio
@@ -34,11 +36,11 @@ def gate(tmp_path: Path) -> Iterator[Gate]:
 async def gateway(tmp_path: Path, gate: Gate) -> AsyncIterator[Gateway]:
     settings = gateway_settings(
         tmp_path,
-        relay=f'storage = "{NAME}"\nidle_timeout = 0',
+        relay=f'storage = "{GIVEN}"\nidle_timeout = 0',
         agents=agent_tables(slow=slow_to_start(gate), lingering=slow_to_stop(gate))
         + f"\n[plugins.acp]\neof_grace = {SECONDS}",
     )
-    async with open_gateway_relay(settings, serve=False, extra={NAME: DurableStorage()}) as relay:
+    async with open_gateway_relay(settings, serve=False, extra={GIVEN: durable_storage()}) as relay:
         yield gateway_of(relay)
 
 
@@ -151,7 +153,7 @@ async def test_while_it_is_ended(gateway: Gateway, relay: Relay, gate: Gate) -> 
     session_id, seq, epoch = await session_with_a_turn(gateway, agent="lingering")
     async with acp_socket(gateway, aware=True) as acp, ws_socket(gateway) as ws:
         await relay.stop(session_id, "enough")
-        await until(relay, session_id, Presence.GONE)
+        await until_presence(relay, session_id, Presence.GONE)
         error = await acp.error_of(reopen(acp, session_id, seq, epoch))
         assert error["data"]["relaykit"]["code"] == "SESSION_NOT_ACTIVE"
         assert "enough" in error["message"]
@@ -299,7 +301,9 @@ async def test_history_of_a_session_that_has_ended(gateway: Gateway, relay: Rela
         assert error["code"] == -32002
 
 
-async def test_a_page_of_history_is_bounded(gateway: Gateway, relay: Relay) -> None:
+async def test_a_page_of_history_is_bounded(
+    gateway: Gateway, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
     session_id, seq, _ = await session_with_a_turn(gateway)
     frames = [Frame(Kind.UPDATE, b'{"n":%d,"x":"%b"}' % (n, b"x" * 300_000), method="_big") for n in range(9)]
     await relay.live(session_id).conversation.publish(frames)
@@ -314,6 +318,12 @@ async def test_a_page_of_history_is_bounded(gateway: Gateway, relay: Relay) -> N
         await relay.live(session_id).conversation.publish([huge, huge])
         page = await history(socket, session_id, limit=5)
         assert len(page["entries"]) == 1
+        pages = [await history(socket, session_id, before=before, limit=20) for before in (seq + 12, seq + 5)]
+        monkeypatch.setattr(
+            "relaykit_gateway.acp.history._AT_ONCE_BYTES", 400_000
+        )  # what is read for them is too
+        again = [await history(socket, session_id, before=before, limit=20) for before in (seq + 12, seq + 5)]
+        assert again == pages
         for wrong in ({"before": 0}, {"limit": 0}, {"before": "x"}):
             asked = socket.ask("_relaykit/history", sessionId=session_id, **wrong)
             assert (await socket.error_of(asked))["code"] == -32602

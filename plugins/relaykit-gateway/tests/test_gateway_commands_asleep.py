@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from relaykit_gateway.acp_client import SessionAsleep, SessionAwake, WakeFailed
+from relaykit_gateway.acp_client import AgentCrashed, SessionAsleep, SessionAwake, WakeFailed
 from relaykit_gateway.acp_client.reading import event_of
 from relaykit_gateway.commands.sessions import _state_of
 from support.programs import SECONDS, Place, Program, serving, started
@@ -81,6 +81,7 @@ def test_what_the_list_says_of_a_session(state: str, presence: str, *, login: bo
 @pytest.mark.parametrize(
     ("method", "more", "event"),
     [
+        ("agent_crashed", {"reason": "dead"}, AgentCrashed(session_id="s", seq=7, reason="dead")),
         ("session_asleep", {"reason": "idle"}, SessionAsleep(session_id="s", seq=7, reason="idle")),
         ("session_awake", {}, SessionAwake(session_id="s", seq=7)),
         ("wake_failed", {"reason": "no"}, WakeFailed(session_id="s", seq=7, reason="no")),

@@ -17,11 +17,11 @@ from relaykit.relay.running import running_file
 from relaykit.settings import load_settings
 from relaykit.testing import FakeClock
 from relaykit_gateway.address import Address, ClientError, NoRelayRunning, find_relay
-from relaykit_gateway.client import connect
 from relaykit_gateway.http_client import HttpClient, RequestRefused
 from relaykit_gateway.terminal.lines import Lines
 from relaykit_gateway.terminal.screen import Screen, Style, printable, shortened
 from relaykit_gateway.websocket_client import Disconnected, Unreachable, UpgradeRefused
+from relaykit_gateway.ws_client import connect
 from support.programs import Place, serving
 
 pytestmark = pytest.mark.anyio

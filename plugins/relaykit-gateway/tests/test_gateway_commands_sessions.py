@@ -37,6 +37,7 @@ def test_the_list_as_a_table(place: Place, session_id: str) -> None:
         "ID",
         "ROLE",
         "AGENT",
+        "OWNER",
         "PROJECT",
         "STATE",
         "MESSAGES",
@@ -44,7 +45,8 @@ def test_the_list_as_a_table(place: Place, session_id: str) -> None:
         "LAST",
         "ACTIVE",
     ]
-    assert [session_id, "lasting", "echo", "default", "ACTIVE"] in [row.split()[:5] for row in rows]
+    lasting = [session_id, "lasting", "echo", "local", "default", "ACTIVE"]
+    assert lasting in [row.split()[:6] for row in rows]
 
 
 def test_the_list_as_json_and_by_state(place: Place, session_id: str) -> None:

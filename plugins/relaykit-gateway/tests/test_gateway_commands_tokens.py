@@ -97,6 +97,14 @@ def test_what_is_refused(place: Place, arguments: tuple[str, ...], complaint: st
     assert json.loads(place.run("tokens", "list", "--json").stdout) == []
 
 
+def test_no_token_is_called_as_what_is_no_client(place: Place) -> None:
+    for name in ("relay", "agent", "the relay's own token"):
+        done = place.run("tokens", "add", name, "--role", "controller")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert repr(name) in done.stderr
+    assert json.loads(place.run("tokens", "list", "--json").stdout) == []
+
+
 def test_a_corrupt_file_is_said(tmp_path: Path) -> None:
     place = Place(tmp_path)
     place.run("tokens", "add", "phone", "--role", "controller")

@@ -54,7 +54,7 @@ def test_a_transcript_as_text_markdown_and_json(place: Place) -> None:
         "> /fail",
         lines[9],
     ]
-    assert re.fullmatch(r"  Reject \(by client [0-9a-f]{12}\)", lines[6])
+    assert lines[6] == "  Reject (by the relay's own token)"
     assert lines[9].startswith("failed: ")
     assert lines[10:12] == ["> **last**", "**last**"]
     assert lines[12].startswith("the session has ended: ")
@@ -62,7 +62,7 @@ def test_a_transcript_as_text_markdown_and_json(place: Place) -> None:
     markdown = place.run("transcript", session_id, "--markdown").stdout
     assert markdown.startswith(f"# Session {session_id}: echo as text, default\n")
     assert "## echo\n\nhello\n\n## You, " in markdown
-    said = r"- \*\*\?\*\* Say it\n- \*\*!\*\* Reject \(by client [0-9a-f]{12}\)\n\npermission: no\n\n## You"
+    said = r"- \*\*\?\*\* Say it\n- \*\*!\*\* Reject \(by the relay's own token\)\n\npermission: no\n\n## You"
     assert re.search(said, markdown)
     assert "- failed: " in markdown
 
@@ -120,8 +120,8 @@ def test_ids_may_be_shortened() -> None:
 def test_what_ended_is_listed_and_resumed(place: Place) -> None:
     session_id = talked(place, "again", "hello")
     header, first, *_ = place.run("sessions", "list", "--ended").stdout.splitlines()
-    assert header.split() == ["ID", "ROLE", "AGENT", "PROJECT", "ENDED", "CAUSE", "REASON"]
-    assert first.split()[:4] == [session_id, "again", "echo", "default"]
+    assert header.split() == ["ID", "ROLE", "AGENT", "OWNER", "PROJECT", "ENDED", "CAUSE", "REASON"]
+    assert first.split()[:5] == [session_id, "again", "echo", "local", "default"]
     assert len(json.loads(place.run("sessions", "list", "--ended", "--limit", "1", "--json").stdout)) == 1
     shown = json.loads(place.run("sessions", "show", session_id, "--json").stdout)
     assert (shown["state"], shown["cause"]) == ("CLEANED", "REQUESTED")
@@ -154,8 +154,8 @@ def test_without_a_relay_the_storage_is_read(tmp_path: Path) -> None:
     assert "> hello" in place.run("transcript", ended).stdout
     assert "> and on" in place.run("transcript", lasting[:12]).stdout
     listed = place.run("sessions", "list").stdout
-    assert [lasting, "lasting", "echo", "default", "ACTIVE,", "asleep"] in [
-        row.split()[:6] for row in listed.splitlines()
+    assert [lasting, "lasting", "echo", "local", "default", "ACTIVE,", "asleep"] in [
+        row.split()[:7] for row in listed.splitlines()
     ]
     assert ended in place.run("sessions", "list", "--ended").stdout
     assert json.loads(place.run("sessions", "list", "--state", "created", "--json").stdout) == []
@@ -224,6 +224,7 @@ STORY = [
     entry("CALL", {"modeId": "shout"}, method="session/set_mode", ref="k1"),
     entry("RESULT", {}, ref="k1"),
     entry("TURN_END", {"code": -1, "message": "interrupted: bye"}, ref="t1", failed=True),
+    entry("NOTICE", {"reason": "it died"}, method="agent_crashed"),
     entry("NOTICE", {"reason": "nobody came"}, method="asleep"),
     entry("NOTICE", {"reason": "no program"}, method="wake_failed"),
     entry("NOTICE", {}, method="awake"),
@@ -253,6 +254,7 @@ def test_every_kind_as_text() -> None:
         "  cancelled",
         "(set_mode: shout)",
         "failed: interrupted: bye",
+        "(the agent crashed, and is started again: it died)",
         "(asleep: nobody came)",
         "(asleep still, the agent could not be started: no program)",
         "(awake again)",
@@ -291,6 +293,7 @@ I will
 - **!** cancelled
 - (set_mode: shout)
 - failed: interrupted: bye
+- (agent crashed: it died)
 - (asleep: nobody came)
 - (wake failed: no program)
 
@@ -307,6 +310,6 @@ I will
 
 
 def test_the_last_turns_and_what_is_behind_them() -> None:
-    assert list(last_turns(STORY, 1)) == STORY[19:]
+    assert list(last_turns(STORY, 1)) == STORY[20:]
     assert list(last_turns(STORY, 2)) == STORY[1:]
     assert list(last_turns(STORY[:1], 2)) == []

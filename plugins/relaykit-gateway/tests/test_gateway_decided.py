@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ from relaykit.conversation import Entry, Frame, Kind
 from relaykit.relay import Relay
 from relaykit.relay.deciders import ALLOWED, ANSWERED, Decider, decided
 from relaykit.relay.locator import Where
+from relaykit.relay.notices import DECIDED
 from relaykit.testing.transcripts import SAID_AT
 from relaykit_gateway.gateway import Gateway
 from relaykit_gateway.judged import is_judged
 from support.acp_sockets import AcpSocket, acp_socket, gateway_of, two_clients
 from support.gateways import gateway_settings, open_gateway_relay
+from support.tokens import add_token
 from support.ws_sockets import WsSocket, ws_socket
 
 pytestmark = pytest.mark.anyio
@@ -54,11 +57,20 @@ def told(socket: AcpSocket, *methods: str) -> list[str]:
 # ---------------------------------------------------------------- by whom
 
 
-async def test_ws_tells_the_others_who_answered(gateway: Gateway) -> None:
+async def noted(gateway: Gateway, session_id: str, ref: str) -> dict[str, Any]:
+    """Return what the transcript says of who answered."""
+    transcript = await gateway.relay.transcript(session_id, limit=1000)
+    said = [json.loads(entry.frame.body) for entry in transcript if entry.frame.method == DECIDED]
+    [told] = [body for body in said if body.pop("requestId") == ref]
+    return dict(told)
+
+
+async def test_the_others_are_told_by_whose_token_it_was_answered(gateway: Gateway) -> None:
+    phone = add_token(gateway.relay.settings.state_dir, "anns-phone")
     async with (
         ws_socket(gateway) as one,
         ws_socket(gateway) as other,
-        acp_socket(gateway, aware=True) as third,
+        acp_socket(gateway, aware=True, token=phone) as third,
     ):
         session_id = await ws_session(one)
         await attached(other, session_id)
@@ -71,8 +83,40 @@ async def test_ws_tells_the_others_who_answered(gateway: Gateway) -> None:
         client_id = third.headers[b"acp-connection-id"].decode()
         for socket in (one, other):
             resolved = await socket.skip_to("permission:resolved")
-            assert (resolved["requestId"], resolved["optionId"], resolved["by"]) == (ref, "no", client_id)
-        assert (await third.skip_to("_relaykit/question_closed"))["params"]["by"] == client_id
+            assert (resolved["requestId"], resolved["optionId"]) == (ref, "no")
+            assert (resolved["by"], resolved["client"]) == ("anns-phone", client_id)
+        closed = (await third.skip_to("_relaykit/question_closed"))["params"]
+        assert (closed["by"], closed["client"]) == ("anns-phone", client_id)
+        said = {"by": "anns-phone", "outcome": "answered", "client": client_id}
+        assert await noted(gateway, session_id, ref) == said
+
+        one.say("agent:message", sessionId=session_id, content="/ask")
+        ref = (await one.skip_to("permission:request"))["requestId"]
+        await other.skip_to("permission:request")
+        await third.skip_to(PERMISSION)
+        one.say("permission:response", sessionId=session_id, requestId=ref, outcome="cancelled")
+        resolved = await other.skip_to("permission:resolved")
+        closed = (await third.skip_to("_relaykit/question_closed"))["params"]
+        for told_of in (resolved, closed):
+            assert (told_of["by"], told_of["requestId"]) == ("the relay's own token", ref)
+        said = {"by": resolved["by"], "outcome": "answered", "client": resolved["client"]}
+        assert await noted(gateway, session_id, ref) == said
+
+
+async def test_where_no_token_is_wanted_nobody_has_a_name(tmp_path: Path) -> None:
+    settings = gateway_settings(tmp_path, gateway="auth = false")
+    async with open_gateway_relay(settings, serve=False) as relay:
+        gateway = gateway_of(relay)
+        async with (
+            acp_socket(gateway, token="any") as one,
+            acp_socket(gateway, token="any", aware=True) as two,
+        ):
+            session_id = await one.new()
+            await two.open("resume", session_id)
+            one.prompt(session_id, "/ask")
+            one.permit((await one.skip_to(PERMISSION))["id"])
+            closed = (await two.skip_to("_relaykit/question_closed"))["params"]
+            assert closed["by"] == "anybody, without a token"
 
 
 async def test_who_answered_is_told_of_the_past_too(gateway: Gateway) -> None:
@@ -83,13 +127,14 @@ async def test_who_answered_is_told_of_the_past_too(gateway: Gateway) -> None:
         one.say("agent:message", sessionId=session_id, content="/ask")
         question = await other.skip_to(PERMISSION)
         other.permit(question["id"])
-        by = (await one.skip_to("permission:resolved"))["by"]
+        resolved = await one.skip_to("permission:resolved")
+        by = (resolved["by"], resolved["client"])
         await one.skip_to("agent:response")
         gateway.relay.live(session_id).asking.deciders.forget(question["id"])
         async with ws_socket(gateway) as late:
             await attached(late, session_id)
             [resolved] = [message for message in late.heard if message["type"] == "permission:resolved"]
-            assert resolved["by"] == by
+            assert (resolved["by"], resolved["client"]) == by
             assert "permission:request" in late.types
         seq = question["params"]["_meta"]["relaykit"]["seq"]
         async with ws_socket(gateway) as later:  # from between the answer and who gave it
@@ -98,7 +143,7 @@ async def test_who_answered_is_told_of_the_past_too(gateway: Gateway) -> None:
         async with ws_socket(gateway) as last:
             await attached(last, session_id, after=seq)
             [resolved] = [message for message in last.heard if message["type"] == "permission:resolved"]
-            assert resolved["by"] == by
+            assert (resolved["by"], resolved["client"]) == by
 
 
 async def test_what_is_cancelled_is_closed_by_the_relay(gateway: Gateway) -> None:
@@ -157,7 +202,7 @@ async def test_of_two_answers_at_once_one_wins_and_both_hear_it(gateway: Gateway
             other.permit(ref, "yes")
             third.say("permission:response", sessionId=session_id, requestId=ref, optionId="no")
             await one.result_of(prompt)
-            by = (await other.skip_to("_relaykit/question_closed"))["params"]["by"]
+            by = (await other.skip_to("_relaykit/question_closed"))["params"]["client"]
             won_by_other = by == other.headers[b"acp-connection-id"].decode()
             said = [chunk for chunk in one.chunks if chunk.startswith("agent: permission")]
             assert said[number] == f"agent: permission: {'yes' if won_by_other else 'no'}"
@@ -195,9 +240,11 @@ async def test_nobody_is_asked_what_a_rule_answers(tmp_path: Path, action: str, 
             assert told(plain, PERMISSION, "$/cancel_request") == []
             closed = await aware.skip_to("_relaykit/question_closed")
             assert closed["params"]["by"] == "rule 1"
+            assert "client" not in closed["params"]
             assert told(aware, PERMISSION, "$/cancel_request") == []
             resolved = await third.skip_to("permission:resolved")
             assert (resolved["optionId"], resolved["by"]) == (option, "rule 1")
+            assert "client" not in resolved
             await third.skip_to("agent:response")
             assert "permission:request" not in third.types
             async with acp_socket(gateway, aware=True) as late:

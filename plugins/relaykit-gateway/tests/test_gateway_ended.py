@@ -20,9 +20,9 @@ from relaykit_gateway.app import gateway_app
 from relaykit_gateway.gateway import Gateway
 from relaykit_gateway.token import token_path
 from support.acp_sockets import AcpSocket, acp_socket, gateway_of
-from support.durable import until
 from support.gateways import SECONDS, gateway_settings, open_gateway_relay
 from support.relays import prompt
+from support.sleepers import until_presence
 from support.ws_sockets import ws_socket
 
 pytestmark = pytest.mark.anyio
@@ -71,7 +71,7 @@ async def http(relay: Relay) -> AsyncIterator[httpx.AsyncClient]:
 
 async def ended_session(relay: Relay, agent_id: str = "auth", *, said: str = "hello") -> str:
     session = await relay.create(agent_id)
-    await until(relay, session.id, Presence.AWAKE)
+    await until_presence(relay, session.id, Presence.AWAKE)
     with anyio.fail_after(SECONDS):
         async with relay.attach(session.id, client_id="c1", protocol="test") as cursor:
             await relay.prompt(session.id, prompt(said), client_id="c1", turn=f"turn-{agent_id}")
@@ -131,7 +131,7 @@ async def test_a_transcript(relay: Relay, http: httpx.AsyncClient, *, ends: bool
     session_id = await ended_session(relay)
     if not ends:
         await http.post(f"/api/sessions/{session_id}/resume")
-        await until(relay, session_id, Presence.AWAKE)
+        await until_presence(relay, session_id, Presence.AWAKE)
     told = (await http.get(f"/api/sessions/{session_id}/transcript")).json()
     assert told["sessionId"] == session_id
     entries = told["entries"][:6]
@@ -203,7 +203,7 @@ async def test_resuming_starts_it_anew(relay: Relay, http: httpx.AsyncClient) ->
     assert answer.status_code == 202
     assert (answer.json()["id"], answer.json()["agentId"]) == (session_id, "auth")
     assert (await http.get("/api/sessions?ended=true")).json() == {"sessions": []}
-    await until(relay, session_id, Presence.AWAKE)
+    await until_presence(relay, session_id, Presence.AWAKE)
     again = await http.post(f"/api/sessions/{session_id}/resume")
     assert (again.status_code, again.json()["detail"]) == (
         409,
@@ -248,7 +248,7 @@ async def test_ws_attaches_to_one_that_was_revived(
 ) -> None:
     session_id = await ended_session(relay)
     await http.post(f"/api/sessions/{session_id}/resume")
-    await until(relay, session_id, Presence.AWAKE)
+    await until_presence(relay, session_id, Presence.AWAKE)
     async with ws_socket(gateway) as socket:
         socket.say("session:attach", sessionId=session_id)
         await socket.skip_to("session:caught_up")

@@ -13,6 +13,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Origin
 
+from relaykit.hooks import hookimpl
+from relaykit.hooks.events import AccessRefused
 from relaykit.relay import Relay
 from support.gateways import BACKENDS, address_of, connected, gateway_settings, open_gateway_relay
 
@@ -234,6 +236,41 @@ async def test_the_token_is_not_logged(relay: Relay, caplog: pytest.LogCaptureFi
     ]
     assert ours
     assert not [message for message in ours if token in message]
+
+
+class Refusals:
+    """A plugin that keeps who was not let in."""
+
+    def __init__(self) -> None:
+        self.heard: list[AccessRefused] = []
+
+    @hookimpl
+    async def relaykit_on_access_refused(self, refusal: AccessRefused) -> None:
+        self.heard.append(refusal)
+
+
+async def test_plugins_hear_who_was_not_let_in_before_the_answer(tmp_path: Path) -> None:
+    refusals = Refusals()
+    settings = gateway_settings(tmp_path, gateway=CONFIG)
+    async with open_gateway_relay(settings, extra={"refusals": refusals}) as relay:
+        url, token, _ = here(relay)
+        bearer = {"Authorization": f"Bearer {token}"}
+        wrong = {"Authorization": "Bearer hush-hush"}
+        assert await status_of_upgrade(url, wrong, path="/acp") == 401
+        assert await status_of_upgrade(url, bearer | {"Origin": "https://elsewhere.example"}) == 403
+        async with httpx.AsyncClient() as http:
+            assert (await http.get(f"{url}/api/sessions?token=hush-hush", headers=wrong)).status_code == 401
+            assert (await http.get(f"{url}/?token=hush-hush")).status_code == 401
+            assert (await http.get(f"{url}/api/nothing", headers=bearer)).status_code == 404
+            assert (await http.get(f"{url}/healthz")).status_code == 200
+    assert [(each.where, each.status, each.address) for each in refusals.heard] == [
+        ("/acp", 401, "127.0.0.1"),
+        ("/ws", 403, "127.0.0.1"),
+        ("/api/sessions", 401, "127.0.0.1"),
+        ("/", 401, "127.0.0.1"),
+    ]
+    assert "elsewhere.example" in refusals.heard[1].reason
+    assert "hush" not in repr(refusals.heard)
 
 
 async def test_without_auth_host_and_origin_are_checked_still(tmp_path: Path) -> None:

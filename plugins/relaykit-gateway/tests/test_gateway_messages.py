@@ -191,14 +191,17 @@ async def test_an_agent_that_cannot_start(client: Client) -> None:
     assert (terminated["sessionId"], terminated["cause"]) == (session_id, "SPAWN_FAILED")
 
 
-async def test_an_agent_that_crashes_ends_its_session(client: Client) -> None:
+async def test_an_agent_that_crashes_comes_back(client: Client) -> None:
     session_id = await client.create()
     await client.say("agent:message", sessionId=session_id, content="/crash 3")
     error = (await client.error())["error"]
     assert (error["code"], error["recoverable"]) == ("AGENT_FAILED", True)
-    terminated = await client.expect("session:terminated")
-    assert terminated["cause"] == "AGENT_EXITED"
-    assert "3" in terminated["reason"]
+    crashed = await client.expect("session:agent_crashed")
+    assert (crashed["sessionId"], crashed["seq"]) == (session_id, 4)
+    assert crashed["reason"] == "agent 'echo': it exited with 3; its last words were:\necho: told to crash"
+    await client.expect("session:awake")
+    await client.say("agent:message", sessionId=session_id, content="hello")
+    assert (await client.expect("agent:update"))["update"]["content"]["text"] == "hello"
 
 
 async def test_what_the_agent_says_survives_byte_for_byte(client: Client) -> None:

@@ -24,10 +24,10 @@ from relaykit.relay.rest import Presence
 from relaykit.testing import FakeClock
 from relaykit_gateway.gateway import Gateway
 from support.acp_sockets import gateway_of
-from support.durable import until
 from support.fickle_clients import FickleClient
 from support.gateways import gateway_settings
 from support.relays import prompt
+from support.sleepers import until_presence
 from support.told_agents import NAME, TABLE, ToldLauncher, update
 
 pytestmark = pytest.mark.anyio
@@ -86,7 +86,7 @@ class World:
     async def begin(self) -> None:
         await self.open()
         self.session_id = (await self.relay.create("auth", agent=NAME)).id
-        await until(self.relay, self.session_id, Presence.AWAKE)
+        await until_presence(self.relay, self.session_id, Presence.AWAKE)
         self.clients = [FickleClient(protocol, self.session_id) for protocol in ("ws", "acp", "aware") * 2]
 
     async def close(self) -> None:
@@ -199,7 +199,7 @@ class World:
         for client in self.clients:
             await client.lose(self.chance.random())
             await client.come(self.gateway, self.tasks, room=10_000)
-        await until(self.relay, self.session_id, Presence.AWAKE)
+        await until_presence(self.relay, self.session_id, Presence.AWAKE)
         assert self.launcher.agent is not None
         self.launcher.agent.say(update(END))
         cursor = self.live.conversation.attach(after=self.live.conversation.head)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from math import inf
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
 
 from relaykit.conversation import Entry, Frame, Kind
@@ -18,66 +16,20 @@ from relaykit.hooks import hookimpl
 from relaykit.hooks.registration import MessageClient, MessageType
 from relaykit.relay import Relay
 from relaykit_gateway import answers
-from relaykit_gateway.app import gateway_app
 from relaykit_gateway.messages import BUILT_IN, MessageTable
-from relaykit_gateway.token import token_path
-from support.asgi_websocket import asgi_websocket
-from support.gateways import SECONDS, gateway_settings, open_gateway_relay
+from support.acp_sockets import gateway_of
+from support.gateways import gateway_settings, open_gateway_relay
+from support.ws_sockets import WsSocket, ws_socket
 
 pytestmark = pytest.mark.anyio
 
 
-class Socket:
-    """A WebSocket of an ASGI application, without a network."""
-
-    def __init__(
-        self, to_app: Callable[[MutableMapping[str, Any]], None], from_app: Callable[[], Any]
-    ) -> None:
-        self._to_app = to_app
-        self._from_app = from_app
-
-    def say(self, type_: str, **fields: Any) -> None:
-        message = {"version": "1.0", "type": type_, **fields}
-        self._to_app({"type": "websocket.receive", "text": json.dumps(message)})
-
-    async def event(self) -> MutableMapping[str, Any]:
-        with anyio.fail_after(SECONDS):
-            event: MutableMapping[str, Any] = await self._from_app()
-        return event
-
-    async def hear(self) -> dict[str, Any]:
-        event = await self.event()
-        assert event["type"] == "websocket.send", event
-        message: dict[str, Any] = json.loads(event["text"])
-        return message
-
-    async def expect(self, type_: str) -> dict[str, Any]:
-        message = await self.hear()
-        assert message["type"] == type_, message
-        return message
-
-    async def skip_to(self, type_: str) -> dict[str, Any]:
-        while (message := await self.hear())["type"] != type_:
-            pass
-        return message
+def open_socket(relay: Relay, *, room: float = inf) -> AbstractAsyncContextManager[WsSocket]:
+    """Connect to a gateway of the relay's own; see `ws_socket`."""
+    return ws_socket(gateway_of(relay), room=room)
 
 
-@asynccontextmanager
-async def open_socket(relay: Relay, *, room: float = inf) -> AsyncIterator[Socket]:
-    """Connect to the relay's gateway.
-
-    :param room: how many messages it may send before somebody hears one.
-    """
-    token = token_path(relay.settings.state_dir)
-    app = gateway_app(relay)  # which makes the token
-    async with asgi_websocket(app.__call__, "/ws", token=token.read_text(), room=room) as (say, hear):
-        socket = Socket(say, hear)
-        assert (await socket.event())["type"] == "websocket.accept"
-        await socket.expect("connection:established")
-        yield socket
-
-
-async def create(socket: Socket) -> str:
+async def create(socket: WsSocket) -> str:
     socket.say("session:create", agentId="auth")
     created = await socket.expect("session:created")
     await socket.expect("session:ready")

@@ -8,7 +8,7 @@ from relaykit.relay.access import Access
 from relaykit.testing.fakes import FakeClock
 from relaykit_gateway.credentials import OWN, Caller, Tickets, TooManyTickets
 
-ANN = Caller(Access(owner="ann"))
+ANN = Caller(Access(owner="ann"), "ann")
 
 
 def test_a_ticket_is_good_for_a_minute_and_once() -> None:

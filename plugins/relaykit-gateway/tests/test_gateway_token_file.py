@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from relaykit.errors import RelaykitError
+from relaykit.hooks.registration import Surroundings, Verdict
 from relaykit.relay.access import Access, Role
 from relaykit.testing.fakes import FakeClock
+from relaykit_gateway.checks import TokenCheck
 from relaykit_gateway.token_file import (
     DuplicateToken,
     KnownTokens,
@@ -209,6 +211,31 @@ def test_it_expires(file: TokenFile) -> None:
     clock.advance(1)
     assert known.find(secret) is None
     assert known.why_not(token) == "the token has expired"
+
+
+@pytest.mark.anyio
+async def test_what_the_doctor_says(file: TokenFile) -> None:
+    state_dir, clock = file.path.parent.parent, FakeClock()
+
+    async def findings() -> list[tuple[Verdict, str]]:
+        look = TokenCheck(state_dir, clock).check().look
+        found = await look(Surroundings(running=False, sessions={}, workspace="in_place"))
+        return [(each.verdict, each.what) for each in found]
+
+    assert await findings() == [(Verdict.OK, "named tokens: 0")]
+    assert not state_dir.joinpath("gateway").exists()
+    file.add(named("a"))
+    file.add(named("b", expires_at=clock.now()))
+    expected = [(Verdict.OK, "named tokens: 2"), (Verdict.WARNING, "tokens that have expired: b")]
+    assert await findings() == expected
+    file.path.chmod(0o640)
+    assert await findings() == [(Verdict.WARNING, f"others than you may open {file.path}")]
+    assert file.path.stat().st_mode & 0o777 == 0o640  # it changes nothing
+    file.path.chmod(0o600)
+    file.path.write_text("{")
+    [(verdict, what)] = await findings()
+    assert verdict is Verdict.TROUBLE
+    assert "tokens.json' cannot be read" in what
 
 
 @pytest.mark.parametrize("name", ["a", "phone", "Ann.Smith@example.org", "0-9_", "x" * 64])

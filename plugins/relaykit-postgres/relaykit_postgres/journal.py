@@ -38,6 +38,7 @@ class PostgresJournal:
         self._appender = Appender(pool, Writer(schema=schema), tasks=tasks)
         self._open = compiled(_OPEN, schema)
         self._read = compiled(_READ, schema)
+        self._read_bounded = compiled(_READ_BOUNDED, schema)
         self._close = compiled(_CLOSE, schema)
         self._find = compiled(_SELECT + "WHERE session_id = %s AND ended_at IS NOT NULL", schema)
         self._ended = compiled(_SELECT, schema)
@@ -66,14 +67,19 @@ class PostgresJournal:
         """Record entries, all or none: written and committed together with those of other sessions."""
         await self._appender.append(session_id, epoch, entries)
 
-    async def read(self, session_id: str, /, *, after: int, limit: int) -> Sequence[Entry]:
-        """Return up to `limit` entries behind `after`."""
+    async def read(
+        self, session_id: str, /, *, after: int, limit: int, max_bytes: int | None = None
+    ) -> Sequence[Entry]:
+        """Return up to `limit` entries behind `after`, and up to `max_bytes` of them."""
         if not storable(session_id):
             return ()
-        parameters = {"session_id": session_id, "after": after, "limit": limit}
+        parameters: dict[str, Any] = {"session_id": session_id, "after": after, "limit": limit}
+        statement = self._read
+        if max_bytes is not None:
+            statement, parameters["max_bytes"] = self._read_bounded, max_bytes
 
         def work(connection: Connection) -> Sequence[Entry]:
-            rows = connection.execute(self._read, parameters, binary=True)
+            rows = connection.execute(statement, parameters, binary=True)
             return [entry_of(row) for row in rows]
 
         return await self._run(work)
@@ -190,6 +196,15 @@ _READ = """
         AND seq > greatest(%(after)s, (SELECT trimmed FROM {schema}.journals WHERE session_id = %(session_id)s))
     ORDER BY seq LIMIT %(limit)s
 """
+
+# How long a body is stands beside it: it is not fetched for that.
+_READ_BOUNDED = f"""
+    SELECT seq, at, kind, ref, method, failed, body FROM (
+        SELECT page.*, sum(octet_length(body)) OVER behind AS bytes, row_number() OVER behind AS place
+        FROM ({_READ}) AS page WINDOW behind AS (ORDER BY seq ROWS UNBOUNDED PRECEDING)
+    ) AS page
+    WHERE place = 1 OR bytes <= %(max_bytes)s ORDER BY seq
+"""  # noqa: S608 -- a statement of our own
 
 _CLOSE = """
     UPDATE {schema}.journals SET ended_at = %(ended_at)s, owner = %(owner)s, project = %(project)s,

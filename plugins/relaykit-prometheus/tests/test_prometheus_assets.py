@@ -199,11 +199,11 @@ def test_promtool_understands_every_expression_of_the_dashboard(tmp_path: Path) 
 _CASES: Sequence[tuple[str, str, str, str, Mapping[str, str]]] = (
     ("RelaykitDown", 'up{job="relaykit", instance="a"}', "1 1 0x10", "5m", {}),
     (
-        "RelaykitAgentsExit",
-        'relaykit_session_terminations_total{job="relaykit", instance="a", cause="AGENT_EXITED"}',
+        "RelaykitAgentsCrash",
+        'relaykit_agent_crashes_total{job="relaykit", instance="a"}',
         "0 1 2 3 4 5x20",
         "15m",
-        {"cause": "AGENT_EXITED"},
+        {},
     ),
     (
         "RelaykitCleanersFail",

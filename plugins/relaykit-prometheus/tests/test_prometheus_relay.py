@@ -32,7 +32,7 @@ from support.sleepers import FORGETFUL, REMEMBERING, RESUME, House, until_presen
 
 pytestmark = pytest.mark.anyio
 
-QUICK = {"PLUGINS__ACP__EOF_GRACE": "1", "PLUGINS__ACP__TERM_GRACE": "0.2"}
+QUICK = {"PLUGINS__ACP__EOF_GRACE": "1", "PLUGINS__ACP__TERM_GRACE": "0.2", "RELAY__ON_CRASH": "end"}
 
 
 class Metered(PrometheusPlugin):
@@ -110,6 +110,7 @@ async def test_every_count_of_a_known_workload_is_exact(tmp_path: Path) -> None:
         "agent_spawn_seconds_count stubborn": 1,
         "agent_spawn_failures_total exits,AgentExited": 1,
         "agent_spawn_failures_total missing,ProgramNotFound": 1,
+        "agent_crashes_total": 1,
         "agent_shutdown_seconds_count plain": 2,
         "agent_shutdown_seconds_count stubborn": 1,
         # talks: four prompts and an answer; crashes and stubborn: a prompt each.

@@ -42,10 +42,14 @@ class SqliteJournal:
             failure=JournalError,
         )
 
-    async def read(self, session_id: str, /, *, after: int, limit: int) -> Sequence[Entry]:
-        """Return up to `limit` entries behind `after`."""
+    async def read(
+        self, session_id: str, /, *, after: int, limit: int, max_bytes: int | None = None
+    ) -> Sequence[Entry]:
+        """Return up to `limit` entries behind `after`, and up to `max_bytes` of them."""
         return await self._read(
-            lambda database: database.transcripts.read(session_id, after=after, limit=limit)
+            lambda database: database.transcripts.read(
+                session_id, after=after, limit=limit, max_bytes=max_bytes
+            )
         )
 
     async def close(self, session: Session, /) -> None:

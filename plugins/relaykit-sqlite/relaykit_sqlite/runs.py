@@ -6,6 +6,7 @@ and read, in a fraction of the time, and of the space.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -59,16 +60,20 @@ def _row(last: int, shared: tuple[Any, ...], bodies: list[bytes]) -> Sequence[An
     )
 
 
-def entries_of(rows: Iterable[Sequence[Any]], base: int, *, after: int, limit: int) -> list[Entry]:
+def entries_of(
+    rows: Iterable[Sequence[Any]], base: int, *, after: int, limit: int, max_bytes: int | None = None
+) -> list[Entry]:
     """Return up to `limit` entries with seq > `after`; no more rows are taken than that needs.
 
     :param base: what ids begin at.
+    :param max_bytes: bodies together, but for the first.
     :raises KeyError: one is of a kind that this version does not know.
     """
     entries: list[Entry] = []
     if limit <= 0:
         return entries
     known_at, known_moment = None, None
+    room = math.inf if max_bytes is None else max_bytes
     for key, at, name, body, ref, method, failed, sizes in rows:
         if at != known_at:  # what was recorded together shares it
             known_at, known_moment = at, moment(at)
@@ -77,6 +82,9 @@ def entries_of(rows: Iterable[Sequence[Any]], base: int, *, after: int, limit: i
         kind, has_failed = _KINDS[name], failed == 1
         for seq, each in _bodies(key - base, body, sizes):
             if seq > after:
+                room -= len(each)
+                if room < 0 and entries:
+                    return entries
                 entries.append(Entry(seq, known_moment, Frame(kind, each, ref, method, has_failed)))  # type: ignore[arg-type] # set by the first
                 if len(entries) == limit:
                     return entries

@@ -130,13 +130,15 @@ class Transcripts:
             unwritten[at] += base
         transcript.head = head + len(entries)
 
-    def read(self, session_id: str, *, after: int, limit: int) -> Sequence[Entry]:
-        """Return up to `limit` entries behind `after`."""
+    def read(
+        self, session_id: str, *, after: int, limit: int, max_bytes: int | None = None
+    ) -> Sequence[Entry]:
+        """Return up to `limit` entries behind `after`, and up to `max_bytes` of them."""
         transcript = self._find(session_id)
         if transcript is None:
             return ()
         try:
-            return self._read(transcript, after=after, limit=limit)
+            return self._read(transcript, after=after, limit=limit, max_bytes=max_bytes)
         except KeyError as error:
             raise JournalError(
                 f"the transcript of session {session_id!r} has an entry of the unknown kind {error}: "
@@ -234,12 +236,14 @@ class Transcripts:
             return False
         return self._read(transcript, after=first - 1, limit=len(entries) + 1) == list(entries)
 
-    def _read(self, transcript: _Transcript, *, after: int, limit: int) -> list[Entry]:
+    def _read(
+        self, transcript: _Transcript, *, after: int, limit: int, max_bytes: int | None = None
+    ) -> list[Entry]:
         self.flush()
         base, after = transcript.base, min(max(after, 0), MAX_SEQ)
         rows = self._execute(_SELECT, (base + after, base + MAX_SEQ))
         try:
-            return entries_of(rows, base, after=after, limit=limit)
+            return entries_of(rows, base, after=after, limit=limit, max_bytes=max_bytes)
         finally:
             rows.close()  # there may be more
 

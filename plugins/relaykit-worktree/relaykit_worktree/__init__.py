@@ -9,7 +9,7 @@ from relaykit.hooks import hookimpl
 
 if TYPE_CHECKING:
     from relaykit.agent import Workspace
-    from relaykit.hooks.registration import Check, PluginContext
+    from relaykit.hooks.registration import Check, Command, PluginContext
     from relaykit.session import Cleaner
     from relaykit_worktree.git import Git
     from relaykit_worktree.settings import WorktreeSettings
@@ -51,6 +51,13 @@ class WorktreePlugin:
                 git=self._shared_git(settings), disposable=settings.disposable, meter=context.meter
             )
         ]
+
+    @hookimpl
+    def relaykit_register_commands(self) -> Sequence[Command]:
+        """Add ``relaykit diff``, ``commit``, ``push`` and ``apply``."""
+        from relaykit_worktree.commands import COMMANDS
+
+        return COMMANDS
 
     @hookimpl
     def relaykit_register_checks(self, context: PluginContext) -> Sequence[Check]:

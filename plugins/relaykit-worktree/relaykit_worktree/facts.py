@@ -91,10 +91,14 @@ class Claim:
 
     Two projects may be checkouts or directories of one repository, and share its branches: a role of the
     one must not take, or clean away, what a session of the other works in.
+
+    :param base: the commit at which the role's work began, whichever session of the role that was; empty if that is
+        not known.
     """
 
     session: str
     project: str
+    base: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +127,10 @@ def read_maker(locked: str | None) -> Maker | None:
     return Maker(match["session"], int(match["process"]), int(began) if began.isdecimal() else None)
 
 
-def write_claim(git_dir: Path, session: Session) -> None:
+def write_claim(git_dir: Path, session: Session, *, base: str) -> None:
     """Say that `session` holds the worktree. Atomic; blocks."""
     temporary = git_dir / f"{_CLAIM}.new"
-    temporary.write_text(json.dumps(asdict(Claim(session.id, session.project))), encoding="utf-8")
+    temporary.write_text(json.dumps(asdict(Claim(session.id, session.project, base))), encoding="utf-8")
     temporary.replace(git_dir / _CLAIM)
 
 
@@ -138,7 +142,7 @@ def read_claim(git_dir: Path) -> Claim | None:
     path = git_dir / _CLAIM
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return Claim(session=str(content["session"]), project=str(content["project"]))
+        return Claim(str(content["session"]), str(content["project"]), str(content.get("base", "")))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

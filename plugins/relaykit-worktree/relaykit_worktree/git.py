@@ -175,13 +175,17 @@ class Git:
             pause = min(pause * 2, 0.5)
 
 
-def _environment() -> Mapping[str, str]:
-    inherited = {
+def persons_environment() -> Mapping[str, str]:
+    """Return this process's environment, less what would lead git to another repository than it is run in."""
+    return {
         name: value
         for name, value in os.environ.items()
         if name not in _REPOSITORY_VARIABLES and not name.startswith("GIT_TRACE")
     }
-    return {**inherited, "LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0"}
+
+
+def _environment() -> Mapping[str, str]:
+    return {**persons_environment(), "LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0"}
 
 
 async def _communicate(command: tuple[str, ...]) -> tuple[int, bytes, bytes]:

@@ -54,7 +54,7 @@ async def reasons_to_keep(
     elif listed.branch != facts.branch:
         on = listed.branch.removeprefix("refs/heads/")
         reasons.append(Reason(Why.BRANCH, f"it is on {on}, not on {facts.short_branch()}"))
-    reasons += await to_thread.run_sync(_unfinished_operations, checkout.git_dir)
+    reasons += await to_thread.run_sync(unfinished_operations, checkout.git_dir)
     reasons += await _files(checkout, disposable)
     if (
         await checkout.run("for-each-ref", "--count=1", "refs/worktree", "refs/bisect", "refs/rewritten")
@@ -96,7 +96,8 @@ async def reasons_to_keep_branch(
     return reasons
 
 
-def _unfinished_operations(git_dir: Path) -> Sequence[str]:
+def unfinished_operations(git_dir: Path) -> Sequence[str]:
+    """Return what is under way in a worktree: a rebase, a merge …; by git's directory for it. Blocks."""
     found = {what: None for name, what in _OPERATIONS.items() if os.path.lexists(git_dir / name)}
     return [Reason(Why.OPERATION, f"{what} is in progress") for what in found]
 

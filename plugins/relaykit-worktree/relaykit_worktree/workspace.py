@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -66,7 +67,7 @@ class WorktreeWorkspace:
             await record(facts.to_json())
             if facts.adopted:
                 checkout = await open_checkout(self._git, Path(facts.path))
-                await to_thread.run_sync(write_claim, checkout.git_dir, session)
+                await to_thread.run_sync(_take_over, checkout.git_dir, session)
                 return await to_thread.run_sync(_working_directory, checkout.path, repository.prefix)
             await exclude(repository.common_dir)
             return await self._make(session, facts, repository.prefix)
@@ -181,7 +182,8 @@ class WorktreeWorkspace:
             await checkout.run("read-tree", "--reset", "-u", "--no-recurse-submodules", "HEAD")
             directory = await to_thread.run_sync(_working_directory, path, prefix)
             with anyio.CancelScope(shield=True):
-                await to_thread.run_sync(write_claim, checkout.git_dir, session)
+                base = "" if facts.branch_existed else facts.base
+                await to_thread.run_sync(partial(write_claim, base=base), checkout.git_dir, session)
                 # Last: nothing that can fail or be cancelled comes after it.
                 await git.change(repository, "worktree", "unlock", str(path))
         except BaseException as error:
@@ -198,6 +200,11 @@ class WorktreeWorkspace:
                 raise WorkspaceError(f"cannot make the worktree {facts.path!r}: {error}") from error
             raise
         return directory
+
+
+def _take_over(git_dir: Path, session: Session) -> None:
+    claim = read_claim(git_dir)
+    write_claim(git_dir, session, base=claim.base if claim is not None else "")
 
 
 def _check_own_directories(top_level: Path, parent: Path) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import islice
+import math
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -115,43 +115,27 @@ class AcpFollower(Following[AcpRenderer]):
         if batch.gap:
             await self._tell_gap(batch.gap, renderer)
         entries, at = batch.entries, 0
-        while at < len(entries):
-            at = await self._send_updates(entries, at, renderer)
-            if at < len(entries):
-                await self._send_alone(entries[at], batch, renderer)
-                at += 1
+        while (at := await self._send_together(entries, at, self._update_messages(renderer))) < len(entries):
+            await self._send_alone(entries[at], batch, renderer)
+            at += 1
         if batch.caught_up and self._past_ends is not None:
             self._past_ends = cursor.position
             await self._open_up(renderer)
             if self.pending.opening is not None and self._connection.aware:
                 await self._say(renderer.caught_up(cursor.position))  # the answer waits for the agent
 
-    async def _send_updates(self, entries: Sequence[Entry], at: int, renderer: AcpRenderer) -> int:
-        """Send the updates from here on, up to what is none or opens the session; return where that is.
-
-        By far the most are these: they are sent together.
-        """
-        send, most = self._connection.send_texts, self._connection.takes_together
-        last = entries[-1].seq if self._past_ends is None else self._past_ends
+    def _update_messages(self, renderer: AcpRenderer) -> Callable[[Entry], Sequence[str] | None]:
+        """Return what tells what an update says: by far the most are these. None: it is none, or opens the session."""
+        last = math.inf if self._past_ends is None else self._past_ends
         update = Kind.UPDATE
-        texts: list[str] = []
-        size = 0
-        for entry in islice(entries, at, None):
+
+        def messages(entry: Entry) -> Sequence[str] | None:
             if entry.frame.kind is not update or entry.seq > last:
-                break
-            at += 1
+                return None
             self.sent = entry.seq
-            for message in renderer.messages(entry):
-                texts.append(message)
-                size += len(message)
-            if size >= most:
-                await send(texts)
-                texts, size = [], 0
-                self.told = entry.seq
-        if texts:
-            await send(texts)
-            self.told = self.sent
-        return at
+            return renderer.messages(entry)
+
+        return messages
 
     async def _send_alone(self, entry: Entry, batch: Batch, renderer: AcpRenderer) -> None:
         opens = self._past_ends is not None and not self._is_past(entry)

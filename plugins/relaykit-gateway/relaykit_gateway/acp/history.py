@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 _MOST = 1000
 _PAGE_CHARACTERS = 1024 * 1024
-_AT_ONCE = 64
-"""Entries that are read before it is looked at how long they are: some hold whole images."""
+_AT_ONCE, _AT_ONCE_BYTES = 64, 4 * 1024 * 1024
+"""What is read before it is looked at how long the messages are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +56,15 @@ async def history_page(relay: RestrictedRelay, wanted: History) -> bytes:
     entries: list[dict[str, object]] = []
     room, most = _PAGE_CHARACTERS, min(wanted.limit, _MOST)
     reached = min(wanted.before or head + 1, head + 1)  # everything from here on is told
+    at_once = _AT_ONCE
     while reached > 1 and len(entries) < most and room > 0:
-        after = max(reached - 1 - min(_AT_ONCE, most - len(entries)), 0)
-        read = await relay.transcript(session.id, after=after, limit=reached - 1 - after)
+        after = max(reached - 1 - min(at_once, most - len(entries)), 0)
+        read = await relay.transcript(
+            session.id, after=after, limit=reached - 1 - after, max_bytes=_AT_ONCE_BYTES
+        )
+        if read and read[-1].seq < reached - 1:  # some hold whole images: then the newest come first
+            at_once = max(at_once // 2, 1)
+            continue
         for entry in reversed([entry for entry in read if entry.seq < reached]):
             messages = [*renderer.messages(entry), *await renderer.extras(entry)]
             room -= sum(map(len, messages))

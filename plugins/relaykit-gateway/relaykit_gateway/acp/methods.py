@@ -123,6 +123,7 @@ def _listed(connection: AcpConnection, session: Session) -> Mapping[str, object]
     facts = {
         "role": session.agent_id,
         "agent": session.agent,
+        "owner": session.owner,
         "project": session.project,
         "state": session.state,
         "presence": connection.relay.presence(session.id),

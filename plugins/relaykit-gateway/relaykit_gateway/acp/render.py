@@ -11,7 +11,7 @@ from relaykit.agent.launcher import AgentSpec
 from relaykit.conversation import Entry, Kind
 from relaykit.errors import LoginRequired
 from relaykit.relay.deciders import Deciders
-from relaykit.relay.notices import ASLEEP, AWAKE, ENDED, WAKE_FAILED
+from relaykit.relay.notices import AGENT_CRASHED, ASLEEP, AWAKE, ENDED, WAKE_FAILED
 from relaykit_gateway.acp.envelope import (
     compose_error,
     compose_notification,
@@ -27,6 +27,7 @@ CANCEL_REQUEST = "$/cancel_request"
 UPDATE = "session/update"
 
 _TOLD = {
+    AGENT_CRASHED: "agent_crashed",
     ASLEEP: "session_asleep",
     AWAKE: "session_awake",
     WAKE_FAILED: "wake_failed",
@@ -170,7 +171,9 @@ class AcpRenderer(Rendering):
             body = b'{"turn":%b,"%b":%b}' % (ref, how, self.outcome(entry))
             return (self._extra("turn_ended", entry, body),)
         if frame.kind is Kind.DECISION:
-            body = b'{"requestId":%b,"by":%b}' % (ref, quote(await self._deciders.find(entry)))
+            decider = await self._deciders.find(entry)
+            client = b',"client":' + quote(decider.client_id) if decider.client_id else b""
+            body = b'{"requestId":%b,"by":%b%b}' % (ref, quote(decider.by), client)
             return (self._extra("question_closed", entry, body),)
         revived = frame.method == ENDED and entry.seq <= self._live.inherited
         if frame.kind is Kind.NOTICE and frame.method in _TOLD and not revived:

@@ -14,8 +14,8 @@ import msgspec
 from anyio.lowlevel import checkpoint
 
 from relaykit.ids import IdGenerator, SystemIds
-from relaykit_gateway.acp_client.events import AcpError, Event, Json, Question, SessionOpened
-from relaykit_gateway.acp_client.reading import error_of, event_of, opened_of, question_of, turn_end_of
+from relaykit_gateway.acp_client.events import AcpError, Event, HistoryPage, Json, Question, SessionOpened
+from relaykit_gateway.acp_client.reading import error_of, opened_of, page_of, said_of, turn_end_of
 from relaykit_gateway.address import Address, ClientError
 from relaykit_gateway.websocket_client import WebSocketClient, connect_websocket
 
@@ -119,6 +119,20 @@ class AcpClient:
     async def resume_session(self, session_id: str) -> SessionOpened:
         """Follow a session that runs: hear what is said from now on, and the questions that are open."""
         return await self._follow("session/resume", session_id, {})
+
+    async def history(self, session_id: str, *, before: int | None = None, limit: int = 100) -> HistoryPage:
+        """Return a page of what was said, backwards, also in a session that has ended. It follows nothing.
+
+        :param before: the seq before which the page ends: `HistoryPage.next` of the page behind it. None for the
+            newest page.
+        :param limit: how many entries at most; a page has about a MiB.
+        """
+        wanted = {"sessionId": session_id, "limit": limit, **({} if before is None else {"before": before})}
+        result = await self.call("_relaykit/history", wanted)
+        try:
+            return page_of(result)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ClientError(f"the relay sent what is no page of history: {error!r}") from error
 
     async def close_session(self, session_id: str) -> None:
         """End a session. `SessionEnded` comes when everything of it is cleaned up."""
@@ -247,19 +261,9 @@ class AcpClient:
                     raise ClientError(f"the relay sent what is no message of ACP: {error!r}") from error
 
     def _take(self, message: Json) -> None:
-        event = self._event_of(message)
+        event = said_of(message) if "method" in message else self._take_answer(message)
         if event is not None:
             self._events.append(event)
-
-    def _event_of(self, message: Json) -> Event | None:
-        if "method" not in message:
-            return self._take_answer(message)
-        params = message.get("params")
-        if not isinstance(params, Mapping):
-            params = {}
-        if "id" in message:
-            return question_of(message["id"], message["method"], params)
-        return event_of(message["method"], params)
 
     def _take_answer(self, message: Json) -> Event | None:
         if message.get("id") is None:  # the answer to what could not be read, which we do not send

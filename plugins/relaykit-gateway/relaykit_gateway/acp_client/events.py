@@ -69,6 +69,14 @@ class Update:
     seq: int
     update: Json
 
+    @property
+    def text(self) -> str:
+        """What the agent says by it; empty if it says something in another way, or is not the agent's."""
+        content = self.update.get("content")
+        if self.update.get("sessionUpdate") != "agent_message_chunk" or not isinstance(content, Mapping):
+            return ""
+        return str(content.get("text", ""))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
@@ -91,13 +99,15 @@ class Question:
 class QuestionClosed:
     """A question was answered by somebody else, or is not asked any more.
 
-    :param by: a client's id, ``rule 2``, a plugin's name, ``agent`` or ``relay``; empty if the transcript does not
-        tell.
+    :param by: the name of a client's token, ``rule 2``, a plugin's name, ``agent`` or ``relay``; empty if the
+        transcript does not tell.
+    :param client: the id of the client that answered; empty if none did.
     """
 
     session_id: str
     id: str
     by: str
+    client: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +142,18 @@ class Gap:
     session_id: str
     first: int
     last: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentCrashed:
+    """The session's agent ended by itself in the midst of a turn, and is started again.
+
+    :param reason: how it ended, and its last words.
+    """
+
+    session_id: str
+    seq: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,9 +220,38 @@ Event = (
     | TurnStarted
     | TurnEnded
     | Gap
+    | AgentCrashed
     | SessionAsleep
     | SessionAwake
     | WakeFailed
     | SessionEnded
     | Notification
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """What one entry of a transcript said.
+
+    :param events: as they came, or would have come. A `Question` among them was put then: it may be closed by now.
+    """
+
+    seq: int
+    events: Sequence[Event]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryPage:
+    """A page of what was said.
+
+    :param entries: the newest first.
+    :param next: what to give as `before` for the page before it; None at the beginning.
+    :param epoch: the numbering; empty once the session has ended.
+    :param gap: what is not kept any more, before this page.
+    """
+
+    session_id: str
+    entries: Sequence[Past]
+    next: int | None
+    epoch: str
+    gap: Gap | None

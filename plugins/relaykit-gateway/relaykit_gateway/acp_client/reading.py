@@ -8,10 +8,13 @@ from typing import Any
 
 from relaykit_gateway.acp_client.events import (
     AcpError,
+    AgentCrashed,
     Event,
     Gap,
+    HistoryPage,
     Json,
     Notification,
+    Past,
     Question,
     QuestionClosed,
     SessionAsleep,
@@ -37,6 +40,33 @@ def question_of(question_id: str, method: str, params: Json) -> Question:
     """Return what a request of the agent asks."""
     return Question(
         session_id=_session_of(params), seq=_seq_of(params), id=question_id, method=method, params=params
+    )
+
+
+def said_of(message: Json) -> Event | None:
+    """Return what a notification, or a request of the agent, says."""
+    params = _object(message.get("params"))
+    if "id" in message:
+        return question_of(message["id"], message["method"], params)
+    return event_of(message["method"], params)
+
+
+def page_of(result: Json) -> HistoryPage:
+    """Return a page of history."""
+    session_id = _session_of(result)
+    gap = result.get("gap")
+    return HistoryPage(
+        session_id=session_id,
+        entries=[
+            Past(
+                seq=entry["seq"],
+                events=[event for event in map(said_of, entry["messages"]) if event is not None],
+            )
+            for entry in result["entries"]
+        ],
+        next=result.get("next"),
+        epoch=str(result.get("epoch", "")),
+        gap=None if gap is None else Gap(session_id=session_id, first=gap["from"], last=gap["to"]),
     )
 
 
@@ -114,7 +144,13 @@ _NOTIFICATIONS: Mapping[str, Callable[[Json], Event | None]] = {
         session_id=_session_of(params), first=int(params["from"]), last=int(params["to"])
     ),
     "_relaykit/question_closed": lambda params: QuestionClosed(
-        session_id=_session_of(params), id=str(params.get("requestId")), by=str(params.get("by") or "")
+        session_id=_session_of(params),
+        id=str(params.get("requestId")),
+        by=str(params.get("by") or ""),
+        client=str(params.get("client") or ""),
+    ),
+    "_relaykit/agent_crashed": lambda params: AgentCrashed(
+        session_id=_session_of(params), seq=_seq_of(params), reason=str(params.get("reason", ""))
     ),
     "_relaykit/session_asleep": lambda params: SessionAsleep(
         session_id=_session_of(params), seq=_seq_of(params), reason=str(params.get("reason", ""))

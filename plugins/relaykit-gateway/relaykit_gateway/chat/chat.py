@@ -13,6 +13,7 @@ from relaykit.ids import SystemIds
 from relaykit_gateway.acp_client import (
     AcpClient,
     AcpError,
+    AgentCrashed,
     Gap,
     Json,
     Question,
@@ -92,6 +93,7 @@ class Chat:
             TurnStarted: self._on_turn_started,
             TurnEnded: self._on_turn_ended,
             Gap: self._on_gap,
+            AgentCrashed: self._on_agent_crashed,
             SessionAsleep: self._on_asleep,
             SessionAwake: self._on_awake,
             WakeFailed: self._on_wake_failed,
@@ -271,10 +273,12 @@ class Chat:
 
     def _on_question_closed(self, event: QuestionClosed) -> None:
         if self._questions.pop(event.id, None) is not None:
-            taken_back = event.by in {"agent", "relay"}
-            self._transcript.note("no longer asked" if taken_back else "answered elsewhere")
+            self._transcript.note(f"answered by {event.by}" if event.client else "no longer asked")
             if self._asked == event.id:
                 self._stop_reading()
+
+    def _on_agent_crashed(self, event: AgentCrashed) -> None:
+        self._transcript.crashed(event.reason)
 
     def _on_asleep(self, event: SessionAsleep) -> None:
         self._transcript.asleep(event.reason)

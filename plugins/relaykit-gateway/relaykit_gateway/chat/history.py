@@ -13,7 +13,6 @@ from relaykit_gateway.chat.transcript import Transcript, kind_of, objects, text_
 from relaykit_gateway.terminal.screen import Style, shortened
 
 _TITLE = 2000
-_ID = 12  # characters of a client's id: enough to tell it from others
 
 
 def last_turns(entries: Iterable[Json], count: int) -> Iterator[Json]:
@@ -71,9 +70,9 @@ def _signature(behind: Json | None) -> str:
     if behind is None or behind["kind"] != "NOTICE" or behind["method"] != "decided":
         return ""
     body = behind["body"]
-    by = f"client {str(body.get('by'))[:_ID]}" if body.get("outcome") == "answered" else str(body.get("by"))
     reason = f", {body['reason']}" if body.get("reason") else ""
-    return f" ({shortened(f'by {by}{reason}', _TITLE)})"
+    by = f"by {body.get('by')}{reason}"
+    return f" ({shortened(by, _TITLE)})"
 
 
 class PlainTeller:
@@ -112,12 +111,16 @@ class PlainTeller:
         match word:
             case "active":
                 self._transcript.note(f"the agent works in {body.get('worktreeDir')}")
+            case "agent_crashed":
+                self._transcript.crashed(reason)
             case "asleep":
                 self._transcript.asleep(reason)
             case "awake":
                 self._transcript.awake()
             case "wake_failed":
                 self._transcript.wake_failed(reason)
+            case "undelivered":
+                self._transcript.note(f"the agent could not be given the answer: {reason}", Style.RED)
             case "ended":
                 self._transcript.ended(ended_of(body))
             case _:

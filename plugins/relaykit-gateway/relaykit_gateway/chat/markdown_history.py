@@ -71,7 +71,7 @@ class MarkdownTeller:
         """Write how the session ended, or that it slept."""
         if word == "ended":
             self._item(f"the session has ended: {shortened(ended_of(body).reason, _TITLE)}")
-        elif word in {"asleep", "wake_failed"}:
+        elif word in {"agent_crashed", "asleep", "wake_failed", "undelivered"}:
             self._item(f"({word.replace('_', ' ')}: {shortened(str(body.get('reason')), _LINE)})")
 
     def call(self, method: str, params: Json) -> None:

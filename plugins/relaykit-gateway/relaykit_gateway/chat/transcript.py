@@ -98,6 +98,10 @@ class Transcript:
         if stop_reason != "end_turn":
             self.note(f"({stop_reason})")
 
+    def crashed(self, reason: str) -> None:
+        """Write that the agent ended by itself."""
+        self.note(f"(the agent crashed, and is started again: {shortened(reason, _LINE)})", Style.YELLOW)
+
     def asleep(self, reason: str) -> None:
         """Write that the agent was stopped for now."""
         self.note(f"(asleep: {shortened(reason, _LINE)})")

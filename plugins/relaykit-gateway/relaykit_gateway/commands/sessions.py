@@ -23,6 +23,7 @@ _COLUMNS = {
     "ID": "id",
     "ROLE": "agentId",
     "AGENT": "agent",
+    "OWNER": "owner",
     "PROJECT": "project",
     "STATE": "state",
     "MESSAGES": "messageCount",
@@ -35,6 +36,7 @@ _ENDED_COLUMNS = {
     "ID": "id",
     "ROLE": "agentId",
     "AGENT": "agent",
+    "OWNER": "owner",
     "PROJECT": "project",
     "ENDED": "endedAt",
     "CAUSE": "cause",
@@ -52,6 +54,15 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--ended", action="store_true", help="those that have ended, the latest first")
     listing.add_argument(
         "--limit", metavar="N", type=int, default=50, help="of those that have ended, so many; 0 for all (50)"
+    )
+    listing.add_argument(
+        "--watch",
+        metavar="SECONDS",
+        type=_seconds,
+        nargs="?",
+        const=1.0,
+        help="show them again every SECONDS (1) until Ctrl-C, with rates and the questions that wait; with --json a "
+        "line each time",
     )
     listing.set_defaults(look=_list)
     show = actions.add_parser(
@@ -95,7 +106,33 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _seconds(text: str) -> float:
+    import argparse
+    import math
+
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0.1 <= seconds <= 3600:  # noqa: PLR2004 -- said in the message
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0.1 to 3600")
+    return seconds
+
+
 def _list(records: Records, arguments: argparse.Namespace) -> None:
+    if arguments.watch is not None:
+        from relaykit_gateway.address import ClientError
+        from relaykit_gateway.commands.watching import watch
+
+        if arguments.ended:
+            raise ClientError("those that have ended do not change: leave out --watch")
+        watch(
+            lambda: records.sessions(state=arguments.state),
+            state_of=_state_of,
+            seconds=arguments.watch,
+            as_json=arguments.json,
+        )
+        return
     sessions = (
         records.ended(limit=arguments.limit) if arguments.ended else records.sessions(state=arguments.state)
     )

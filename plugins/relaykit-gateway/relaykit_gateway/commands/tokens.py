@@ -87,7 +87,7 @@ def _add(file: TokenFile, settings: Settings, arguments: argparse.Namespace) -> 
     from relaykit.clock import SystemClock
     from relaykit.errors import UnknownProject
     from relaykit.relay.access import Access, Role
-    from relaykit_gateway.token_file import NamedToken, check_name, digest_of, new_token
+    from relaykit_gateway.token_file import NamedToken, check_name, check_token_name, digest_of, new_token
 
     for project in arguments.project or ():
         if project not in settings.projects:
@@ -101,7 +101,7 @@ def _add(file: TokenFile, settings: Settings, arguments: argparse.Namespace) -> 
         sessions=sessions,
     )
     token = NamedToken(
-        name=check_name(arguments.name, what="token"),
+        name=check_token_name(arguments.name),
         digest=digest_of(secret),
         access=access,
         created_at=now,

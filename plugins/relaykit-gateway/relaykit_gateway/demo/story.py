@@ -17,12 +17,12 @@ from relaykit.relay import open_relay
 from relaykit.session import SessionState
 from relaykit.settings import ProjectSettings, RelaySettings, Settings
 from relaykit_gateway.address import find_relay
-from relaykit_gateway.client import RelayClient, connect
 from relaykit_gateway.demo.narrator import Narrator
 from relaykit_gateway.demo.scratch import DemoFailed, Scratch, open_scratch
 from relaykit_gateway.demo.witness import Witness
 from relaykit_gateway.http_client import HttpClient
 from relaykit_gateway.terminal.screen import Screen, Style
+from relaykit_gateway.ws_client import RelayClient, connect
 
 FAILED = 1
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
