@@ -106,7 +106,7 @@ def test_every_value_that_they_ask_for_is_one_that_there_is(figures: Sequence[Fi
                 if known:
                     asked += 1
                     assert set(value.split("|")) <= known, f"{where}: {label} is never {value}"
-    assert asked >= 10
+    assert asked > 5
 
 
 def test_every_recorded_rule_that_is_used_is_recorded() -> None:
