@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import anyio
 
 from relaykit.clock import Clock
-from relaykit.conversation.cursor import Cursor, read_delivered
+from relaykit.conversation.cursor import Cursor, OnPast, read_delivered
 from relaykit.conversation.frame import Frame, Kind
 from relaykit.conversation.journal import Entry, Journal
 from relaykit.conversation.pages import PAGE_BYTES, PAGE_ENTRIES
@@ -109,18 +109,19 @@ class Conversation:
                 self.running_turn = ""
         self._tail.extend(entries)
 
-    def attach(self, *, after: int = 0, epoch: str | None = None) -> Cursor:
+    def attach(self, *, after: int = 0, epoch: str | None = None, on_past: OnPast | None = None) -> Cursor:
         """Return a place in this conversation, behind entry `after`.
 
         :param epoch: the epoch that `after` belongs to. If the conversation has another, the cursor begins
             at the beginning, and its `epoch` differs from the one that was asked for.
+        :param on_past: see `Cursor`.
         :raises CursorAhead: there is no entry `after` yet.
         """
         if epoch is not None and epoch != self.epoch:
             after = 0
         if not 0 <= after <= self._tail.head:
             raise CursorAhead(self.session_id, after=after, head=self._tail.head)
-        return Cursor(self.session_id, self.epoch, self._tail, self._journal, after=after)
+        return Cursor(self.session_id, self.epoch, self._tail, self._journal, after=after, on_past=on_past)
 
     def drop_tail(self) -> None:
         """Keep nothing of it in memory, while nobody is expected to say or to read much."""

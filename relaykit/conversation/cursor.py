@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import anyio
@@ -10,6 +10,9 @@ import anyio
 from relaykit.conversation.journal import Entry, Journal
 from relaykit.conversation.pages import PAGE_BYTES, PAGE_ENTRIES
 from relaykit.conversation.tail import Tail
+
+OnPast = Callable[[int, bool], None]
+"""Told how many of the entries that a cursor has just returned were there before it, and whether a gap is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +33,20 @@ class Cursor:
 
     There is no queue behind it. A cursor that nobody reads costs nothing; one that falls off the tail
     goes on from the journal. For a single reader.
+
+    :param on_past: called for each batch with something of the past, or with a gap.
     """
 
-    def __init__(self, session_id: str, epoch: str, tail: Tail, journal: Journal, *, after: int) -> None:
+    def __init__(
+        self,
+        session_id: str,
+        epoch: str,
+        tail: Tail,
+        journal: Journal,
+        *,
+        after: int,
+        on_past: OnPast | None = None,
+    ) -> None:
         self.session_id = session_id
         self.epoch = epoch
         self.position = after  # the newest seq that was returned, or told as a gap
@@ -40,6 +54,7 @@ class Cursor:
         self._nudges = tail.nudges
         self._tail = tail
         self._journal = journal
+        self._on_past = on_past
 
     async def next(self, limit: int = PAGE_ENTRIES, max_bytes: int = PAGE_BYTES) -> Batch:
         """Return what comes next, waiting until there is something. May be cancelled without loss.
@@ -74,6 +89,9 @@ class Cursor:
         oldest = entries[0].seq if entries else head + 1
         gap = (after + 1, oldest - 1) if oldest > after + 1 else None
         self.position = entries[-1].seq if entries else head
+        if self._on_past is not None and (gap is not None or self._caught_up_at is not None):
+            last = min(self.position, self._caught_up_at or 0)
+            self._on_past(max(0, last - oldest + 1) if entries else 0, gap is not None)
         caught_up = self._caught_up_at is not None and self.position >= self._caught_up_at
         if caught_up:
             self._caught_up_at = None

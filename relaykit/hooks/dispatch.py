@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -111,6 +112,9 @@ class Dispatcher:
             )
             for hook in plugins.asynchronous_hooks()
         }
+        for listener in chain.from_iterable(self._listeners.values()):
+            meter.expect(HOOK_SECONDS, plugin=listener.plugin, hook=listener.hook)
+            meter.expect(HOOK_FAILURES, plugin=listener.plugin, hook=listener.hook)
 
     def listens_to(self, hook: str) -> bool:
         """Tell whether anybody implements a hook, and was not switched off.

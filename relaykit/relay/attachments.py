@@ -12,6 +12,7 @@ from relaykit.clock import Clock
 from relaykit.conversation.cursor import Cursor
 from relaykit.hooks.dispatch import Dispatcher
 from relaykit.hooks.events import ClientAttached, ClientDetached
+from relaykit.meter import CLIENT_ATTACHES, ENTRIES_REPLAYED, GAPS, Meter
 from relaykit.relay.access import Role
 from relaykit.relay.live_sessions import LiveSessions
 
@@ -29,9 +30,10 @@ class FollowedBy(NamedTuple):
 class Attachments:
     """Lets clients follow sessions, counts them, and tells plugins."""
 
-    def __init__(self, sessions: LiveSessions, dispatcher: Dispatcher, *, clock: Clock) -> None:
+    def __init__(self, sessions: LiveSessions, dispatcher: Dispatcher, *, meter: Meter, clock: Clock) -> None:
         self._sessions = sessions
         self._dispatcher = dispatcher
+        self._meter = meter
         self._clock = clock
         self._observers: Counter[str] = Counter()
 
@@ -45,7 +47,9 @@ class Attachments:
     ) -> AsyncIterator[Cursor]:
         """Follow a session for as long as the block lasts; see `Relay.attach`."""
         live = self._sessions.require(session_id)
-        cursor = live.conversation.attach(after=after, epoch=epoch)
+        on_past = partial(self._count_past, client.protocol)
+        cursor = live.conversation.attach(after=after, epoch=epoch, on_past=on_past)
+        self._meter.count(CLIENT_ATTACHES, protocol=client.protocol, role=client.role)
         live.clients += 1
         if client.role is Role.OBSERVER:
             self._observers[session_id] += 1
@@ -81,3 +85,9 @@ class Attachments:
                     at=self._clock.now(),
                 )
                 live.news.tell(partial(self._dispatcher.client_detached, detached))
+
+    def _count_past(self, protocol: str, entries: int, gap: bool) -> None:  # noqa: FBT001 -- as `OnPast` has it
+        if entries:
+            self._meter.count(ENTRIES_REPLAYED, entries, protocol=protocol)
+        if gap:
+            self._meter.count(GAPS, protocol=protocol)

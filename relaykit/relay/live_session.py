@@ -18,7 +18,7 @@ from relaykit.conversation.journal import Entry
 from relaykit.conversation.permissions import Question, Questions
 from relaykit.errors import SessionNotActive, SpawnError
 from relaykit.hooks.dispatch import Dispatcher
-from relaykit.meter import MESSAGES, Meter
+from relaykit.meter import Meter
 from relaykit.relay.admission import Admission
 from relaykit.relay.asking import Asking
 from relaykit.relay.calls import Calls
@@ -30,6 +30,7 @@ from relaykit.relay.past import look_back
 from relaykit.relay.read_ahead import ReadAhead
 from relaykit.relay.rest import Presence, Rest
 from relaykit.relay.telling import Telling
+from relaykit.relay.traffic import Traffic
 from relaykit.relay.turn_queue import INVALID_PARAMS, ToItsEnd, TurnQueue, error, here
 from relaykit.relay.turns import Prompt, Turn
 from relaykit.session.manager import Manager
@@ -88,7 +89,7 @@ class LiveSession:
         self.rest = Rest(asleep=session.state is SessionState.ACTIVE)
         self.news = news
         self._manager = manager
-        self._meter = meter
+        self._traffic = Traffic(meter)
         self._clock = clock
         self._storage_waits = in_own_task is not None
         self._to_its_end = in_own_task or here
@@ -97,7 +98,9 @@ class LiveSession:
         self._outbox: Outbox | None = None
         self._reading = anyio.CancelScope()
         self._admission = Admission(session.id, manager, dispatcher)
-        self._telling = Telling(self._admission.session, dispatcher=dispatcher, clock=clock, news=news)
+        self._telling = Telling(
+            self._admission.session, dispatcher=dispatcher, meter=meter, clock=clock, news=news
+        )
         self._asking = Asking(
             conversation,
             self.questions,
@@ -337,13 +340,13 @@ class LiveSession:
             await self.conversation.publish([refusal])
 
     def _send(self, frame: Frame) -> None:
-        self._meter.count(MESSAGES, direction="to_agent")
         if self._outbox is not None:
+            self._traffic.sent(frame)
             self._outbox.send(frame)
 
     async def _hear(self, frames: Sequence[Frame], tasks: TaskGroup) -> None:
         self.last_used = self._clock.monotonic()
-        self._meter.count(MESSAGES, len(frames), direction="from_agent")
+        self._traffic.heard(frames, self._queue.running, at=self.last_used)
         await self._manager.increment_message_count(self.id, by=len(frames))
         update = Kind.UPDATE
         # Nearly all are updates that are about no question: a list is faster than a generator, and short.

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from relaykit.agent.launcher import AgentSpec, LauncherFactory
+from relaykit.agent.launcher import AgentLauncher, AgentSpec, LauncherFactory
 from relaykit.clock import Clock, SystemClock
 from relaykit.hooks.dispatch import Dispatcher
 from relaykit.hooks.loader import load_plugins
@@ -18,8 +18,11 @@ from relaykit.ids import IdGenerator, SystemIds
 from relaykit.relay.activity import flush_activity
 from relaykit.relay.choice import chosen, configured_agents, plugin_contexts, storage_name
 from relaykit.relay.expiry import Expiry
+from relaykit.relay.gauges import watch_sessions
 from relaykit.relay.live_sessions import LiveSessions
 from relaykit.relay.locator import Locator, OnlyHere
+from relaykit.relay.measured_start import MeasuredLauncher, MeasuredWorkspace, expect_agents
+from relaykit.relay.measured_storage import measured
 from relaykit.relay.recovery import recover
 from relaykit.relay.relay import Relay
 from relaykit.relay.run_session import Parts
@@ -68,6 +71,7 @@ async def open_relay(
         meter.add(name, provided.value)
     agents |= configured_agents(settings, plugins, context, environ)
     settings.check_rules("agent", agents)
+    expect_agents(agents, meter)
 
     # Everything is chosen before anything is opened: what is wrong with the settings is said at once.
     storages = plugins.storages(context)
@@ -91,6 +95,9 @@ async def open_relay(
             on_switch_off=_switch_off(running),
         )
         store, journal = await stack.enter_async_context(open_storage())
+        if meter.listening:
+            workspace = MeasuredWorkspace(workspace, clock=clock, meter=meter)
+            store, journal = measured(store, journal, clock=clock, meter=meter)
         transcripts = Transcripts(journal, clock=clock, tail_bytes=settings.relay.tail_bytes)
         manager = await stack.enter_async_context(
             Manager(
@@ -110,7 +117,7 @@ async def open_relay(
             workspace=workspace,
             workspace_plugin=settings.relay.workspace,
             launchers={
-                name: await stack.enter_async_context(open_launcher())
+                name: await stack.enter_async_context(_opened(open_launcher, clock, meter))
                 for name, open_launcher in launchers.items()
             },
             resume_crashed=settings.relay.on_crash == "resume",
@@ -128,6 +135,7 @@ async def open_relay(
             durable=store.durable,
             settings=settings,
         )
+        watch_sessions(meter, sessions)
         relay = Relay(
             settings=settings,
             plugins=plugins,
@@ -157,6 +165,14 @@ async def open_relay(
         # The sessions end before anything that they need, and before the clients that want to hear of it.
         stack.push_async_callback(relay.aclose)
         yield relay
+
+
+@asynccontextmanager
+async def _opened(
+    open_launcher: LauncherFactory, clock: Clock, meter: Meters
+) -> AsyncIterator[AgentLauncher]:
+    async with open_launcher() as launcher:
+        yield MeasuredLauncher(launcher, clock=clock, meter=meter) if meter.listening else launcher
 
 
 def _launchers(

@@ -92,7 +92,7 @@ class Relay:
         self._transcripts = transcripts
         self._dispatcher = dispatcher
         self._tasks = tasks
-        self._attachments = Attachments(sessions, dispatcher, clock=clock)
+        self._attachments = Attachments(sessions, dispatcher, meter=meter, clock=clock)
 
     # ------------------------------------------------------------ what is configured
 

@@ -1,4 +1,4 @@
-"""Telling: plugins hear of turns and questions, outside of the relaying."""
+"""Telling: plugins hear of turns and questions, outside of the relaying; and both are measured."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from relaykit.conversation.frame import Frame
 from relaykit.conversation.permissions import Question
 from relaykit.hooks.dispatch import Dispatcher
 from relaykit.hooks.events import CallMade, QuestionAnswered, QuestionAsked, TurnEnded, TurnStarted
+from relaykit.meter import QUESTION_WAIT, TURN_SECONDS, Meter
 from relaykit.relay.deciders import Decider
 from relaykit.relay.turns import Turn
 from relaykit.session.logs import log_message_sent, logs_messages
@@ -24,10 +25,17 @@ class Telling:
     """
 
     def __init__(
-        self, session: Callable[[], Awaitable[Session]], *, dispatcher: Dispatcher, clock: Clock, news: News
+        self,
+        session: Callable[[], Awaitable[Session]],
+        *,
+        dispatcher: Dispatcher,
+        meter: Meter,
+        clock: Clock,
+        news: News,
     ) -> None:
         self._session = session
         self._dispatcher = dispatcher
+        self._meter = meter
         self._clock = clock
         self._news = news
 
@@ -46,12 +54,14 @@ class Telling:
 
     async def turn_ended(self, turn: Turn, outcome: str) -> None:
         """Tell that a turn is over."""
+        seconds = self._clock.monotonic() - turn.started
+        self._meter.observe(TURN_SECONDS, seconds, outcome=outcome)
         if self._dispatcher.listens_to("relaykit_on_turn_ended"):
             ended = TurnEnded(
                 session=await self._session(),
                 turn=turn.ref,
                 outcome=outcome,
-                seconds=self._clock.monotonic() - turn.started,
+                seconds=seconds,
                 at=self._clock.now(),
             )
             self._news.tell(partial(self._dispatcher.turn_ended, ended))
@@ -72,6 +82,8 @@ class Telling:
 
     async def question_answered(self, question: Question, decision: Frame, decider: Decider) -> None:
         """Tell that a question was answered, by whom or what, and how."""
+        seconds = self._clock.monotonic() - question.asked
+        self._meter.observe(QUESTION_WAIT, seconds, outcome=decider.outcome)
         if self._dispatcher.listens_to("relaykit_on_question_answered"):
             answered = QuestionAnswered(
                 session=await self._session(),
@@ -81,7 +93,7 @@ class Telling:
                 client_id=decider.client_id,
                 outcome=decider.outcome,
                 reason=decider.reason,
-                seconds=self._clock.monotonic() - question.asked,
+                seconds=seconds,
                 at=self._clock.now(),
             )
             self._news.tell(partial(self._dispatcher.question_answered, answered))

@@ -29,11 +29,13 @@ class Turn:
     """The turn that runs.
 
     :param started: on the clock's monotonic seconds.
+    :param heard: the agent has said something since.
     """
 
     ref: str
     started: float
     cancelled: bool = False
+    heard: bool = False
 
 
 class Turns:

@@ -22,7 +22,13 @@ from relaykit.errors import (
     StoreError,
     TransitionError,
 )
-from relaykit.meter import SESSION_TRANSITIONS, Meter
+from relaykit.meter import (
+    SESSION_DURATION,
+    SESSION_MESSAGES,
+    SESSION_TERMINATIONS,
+    SESSION_TRANSITIONS,
+    Meter,
+)
 from relaykit.session.cleaner import CleanerResult, CleanupReport, Outcome, Phase
 from relaykit.session.cleanup import Cleanup
 from relaykit.session.hooks import SessionHooks
@@ -239,6 +245,7 @@ class Changes:
         self, worker: Worker, before: Session | None, after: Session, event: Event | None, actor: str
     ) -> None:
         self._count(event or "CREATE", "done")
+        self._measure(after, event)
         now = self._clock.now()
         log_state(after, before=before.state if before else None, at=now)
         if self._hooks.listening:
@@ -250,6 +257,14 @@ class Changes:
     def _cleanup_failed(self, worker: Worker, result: CleanerResult) -> None:
         if self._hooks.listening:
             worker.tell(partial(self._hooks.cleanup_failed, worker.session, result))
+
+    def _measure(self, after: Session, event: Event | None) -> None:
+        if event is Event.TERMINATE and after.cause is not None:
+            self._meter.count(SESSION_TERMINATIONS, cause=after.cause)
+        elif event is Event.CLEAN and after.ended_at is not None:
+            seconds = (after.ended_at - after.created_at).total_seconds()
+            self._meter.observe(SESSION_DURATION, max(0.0, seconds))  # the time of day may have been set back
+            self._meter.observe(SESSION_MESSAGES, after.activity.message_count)
 
     def _count(self, event: str, outcome: str) -> None:
         self._meter.count(SESSION_TRANSITIONS, event=event, outcome=outcome)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
 import anyio
 
+from relaykit.clock import Clock
+from relaykit.meter import AGENT_SHUTDOWN, CLEANUPS, Meter
 from relaykit.session.cleaner import Cleaner, CleanerResult, Outcome, Phase
 from relaykit.session.model import Handle, Session
 
@@ -20,9 +22,13 @@ class Cleanup:
     :param timeout: seconds that each may take.
     """
 
-    def __init__(self, cleaners: Sequence[Cleaner], *, timeout: float) -> None:
+    def __init__(self, cleaners: Sequence[Cleaner], *, timeout: float, clock: Clock, meter: Meter) -> None:
         self._cleaners = [cleaner for phase in Phase for cleaner in cleaners if cleaner.phase is phase]
         self.timeout = timeout
+        self._clock = clock
+        self._meter = meter
+        for cleaner in cleaners:
+            meter.expect(CLEANUPS, cleaner=cleaner.name)
 
     async def run(
         self,
@@ -30,7 +36,7 @@ class Cleanup:
         handle: Handle | None,
         *,
         failed: Callable[[CleanerResult], None],
-        phases: Collection[Phase] = tuple(Phase),
+        phases: Sequence[Phase] = tuple(Phase),
     ) -> Sequence[CleanerResult]:
         """Run every cleaner of these phases once and return what each did.
 
@@ -40,18 +46,24 @@ class Cleanup:
         """
         results: list[CleanerResult] = []
         agent_failed = False
-        for cleaner in self._cleaners:
-            if cleaner.phase not in phases:
-                continue
-            if agent_failed and cleaner.phase is Phase.WORKSPACE:
-                detail = "the agent could not be stopped, so its workspace stays"
-                results.append(CleanerResult(cleaner.name, Outcome.SKIPPED, detail))
-                continue
-            result = await self._run_one(cleaner, session, handle)
-            results.append(result)
-            if result.outcome is Outcome.FAILED:
-                agent_failed = agent_failed or cleaner.phase is Phase.AGENT
-                failed(result)
+        has_agent = handle is not None and handle.agent is not None
+        started = self._clock.monotonic()
+        for phase in phases:
+            for cleaner in self._cleaners:
+                if cleaner.phase is not phase:
+                    continue
+                if agent_failed and phase is Phase.WORKSPACE:
+                    detail = "the agent could not be stopped, so its workspace stays"
+                    result = CleanerResult(cleaner.name, Outcome.SKIPPED, detail)
+                else:
+                    result = await self._run_one(cleaner, session, handle)
+                results.append(result)
+                self._meter.count(CLEANUPS, cleaner=cleaner.name, outcome=result.outcome)
+                if result.outcome is Outcome.FAILED:
+                    agent_failed = agent_failed or phase is Phase.AGENT
+                    failed(result)
+            if phase is Phase.AGENT and has_agent and not agent_failed:
+                self._meter.observe(AGENT_SHUTDOWN, self._clock.monotonic() - started, agent=session.agent)
         return tuple(results)
 
     async def _run_one(self, cleaner: Cleaner, session: Session, handle: Handle | None) -> CleanerResult:

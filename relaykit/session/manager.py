@@ -19,7 +19,7 @@ import anyio
 from relaykit.clock import Clock
 from relaykit.errors import ManagerClosed, SessionError, SessionNotFound, StaleVersion
 from relaykit.ids import IdGenerator
-from relaykit.meter import NO_METER, Meter
+from relaykit.meter import NO_METER, SESSIONS, Meter
 from relaykit.session.changes import BeforeDelete, Changes, delete_at_once
 from relaykit.session.cleaner import Cleaner, CleanerResult, CleanupReport
 from relaykit.session.cleanup import Cleanup
@@ -90,12 +90,13 @@ class Manager:
         self._store = store
         self._ids = ids
         self._clock = clock
-        cleanup = Cleanup(cleaners, timeout=cleaner_timeout)
+        cleanup = Cleanup(cleaners, timeout=cleaner_timeout, clock=clock, meter=meter)
         self._changes = Changes(store, clock, cleanup, hooks, meter, before_delete)
         self._node = node
         self._workers = Workers(store)
         self._touched: dict[str, Activity] = {}
         self._owned = OwnedTasks()
+        meter.watch(SESSIONS, partial(self._workers.by_state, node))
 
     async def __aenter__(self) -> Self:
         self._workers.check_unused()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from typing import TypeVar
@@ -10,6 +11,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from relaykit.errors import DuplicateSession, ManagerClosed, SessionNotFound
+from relaykit.meter import Values
 from relaykit.session.model import Session
 from relaykit.session.store import Store
 from relaykit.session.worker import Change, Job, Worker
@@ -30,6 +32,11 @@ class Workers:
 
     def __iter__(self) -> Iterator[Worker]:
         return iter(list(self._workers.values()))
+
+    def by_state(self, node: str) -> Values:
+        """Return how many sessions of this node live here, by state; those of others may pass through."""
+        living = [worker.session for worker in self if worker.committed and not worker.ended]
+        return Counter((session.state,) for session in living if session.node == node)
 
     def check_unused(self) -> None:
         """Check that none was ever run.

@@ -22,6 +22,7 @@ from figures import Figure, print_table
 from life import measure_life
 from memory import measure_memory
 from messages import measure_messages
+from metrics import measure_metrics
 from sessions import measure_sessions
 from spawning import measure_spawning
 from storage import measure_storage
@@ -39,6 +40,7 @@ BENCHMARKS = {
     "attach": measure_attach,
     "spawning": measure_spawning,
     "worktrees": measure_worktrees,
+    "metrics": measure_metrics,
 }
 
 

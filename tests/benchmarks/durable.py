@@ -26,9 +26,9 @@ def measure_durable(*, scale: float) -> Sequence[Figure]:
         servers = {name: stack.enter_context(relay(storage=name)) for name in (STORAGE, MEMORY)}
         for _ in range(ROUNDS):
             for name, server in servers.items():
-                trips[name] += _turns(server, int(TRIPS * scale))
+                trips[name] += turns(server, int(TRIPS * scale))
             for name, server in servers.items():
-                rates[name].append(_stream(server, int(UPDATES * scale)))
+                rates[name].append(stream(server, int(UPDATES * scale)))
     rate, memory_rate = (statistics.median(rates[name]) for name in (STORAGE, MEMORY))
     p50, memory_p50 = (statistics.median(trips[name]) for name in (STORAGE, MEMORY))
     return [
@@ -55,7 +55,7 @@ def _talker(server: Server) -> AcpTalker:
     return AcpTalker(server.url.removesuffix("/ws") + "/acp?agent=echo", headers=server.headers)
 
 
-def _turns(server: Server, count: int) -> list[float]:
+def turns(server: Server, count: int) -> list[float]:
     times = []
     with _talker(server) as talker:
         session = talker.new_session()
@@ -70,7 +70,7 @@ def _turns(server: Server, count: int) -> list[float]:
     return times
 
 
-def _stream(server: Server, count: int) -> float:
+def stream(server: Server, count: int) -> float:
     with _talker(server) as talker:
         session = talker.new_session()
         prompt = talker.prompt_message(session, f"/stream {count} {SIZE}")

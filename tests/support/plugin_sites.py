@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from textwrap import dedent
@@ -13,7 +13,7 @@ import pytest
 
 from relaykit.hooks.loader import load_plugins
 from relaykit.hooks.plugin_set import PluginSet
-from relaykit.meter import Figure
+from relaykit.meter import Figure, Values
 from relaykit.settings import Settings, load_settings
 
 _numbers = itertools.count(1)
@@ -100,6 +100,8 @@ class RecordingMeter:
     def __init__(self) -> None:
         self.counted: list[tuple[str, float, dict[str, str]]] = []
         self.observed: list[tuple[str, float, dict[str, str]]] = []
+        self.expected: list[tuple[str, dict[str, str]]] = []
+        self.watched: dict[str, Callable[[], Values]] = {}
 
     def count(self, figure: Figure, /, amount: float = 1, **labels: str) -> None:
         """Keep the amount."""
@@ -108,6 +110,14 @@ class RecordingMeter:
     def observe(self, figure: Figure, value: float, /, **labels: str) -> None:
         """Keep the value."""
         self.observed.append((figure.name, value, labels))
+
+    def expect(self, figure: Figure, /, **labels: str) -> None:
+        """Keep the labels."""
+        self.expected.append((figure.name, labels))
+
+    def watch(self, figure: Figure, read: Callable[[], Values], /) -> None:
+        """Keep who tells."""
+        self.watched[figure.name] = read
 
     def failures(self, plugin: str) -> list[str]:
         """Return how the plugin's hooks failed, in order."""

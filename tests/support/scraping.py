@@ -35,20 +35,41 @@ class Measured:
     routes: Sequence[Route]
 
     async def families(self) -> list[Metric]:
-        """Return what one scrape says, but for the times at which series were made."""
+        """Return what one scrape says."""
         [route] = self.routes
-        text = (await get(route)).text
-        return [
-            family for family in text_string_to_metric_families(text) if not family.name.endswith("_created")
-        ]
+        return list(text_string_to_metric_families((await get(route)).text))
 
     async def scrape(self) -> dict[Series, float]:
         """Return the value of every series."""
-        return {
-            series(sample.name, **sample.labels): sample.value
-            for family in await self.families()
-            for sample in family.samples
-        }
+        [route] = self.routes
+        return all_series((await get(route)).text)
+
+
+def all_series(text: str) -> dict[Series, float]:
+    """Return the value of every series of a scrape in the plain format."""
+    return {
+        series(sample.name, **sample.labels): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def counts(scraped: Mapping[Series, float]) -> dict[Series, float]:
+    """Return what is not 0 of a scrape, without what depends on time: the sums and buckets of histograms."""
+    return {
+        key: value
+        for key, value in scraped.items()
+        if value and not key[0].endswith(("_bucket", "_sum")) and key[0].startswith("relaykit_")
+    }
+
+
+def in_short(scraped: Mapping[Series, float], *, without: tuple[str, ...]) -> dict[str, float]:
+    """Return `counts` by names as ``session_transitions_total CREATE,done``, but for names that begin so."""
+    return {
+        f"{name.removeprefix('relaykit_')} {','.join(value for _, value in sorted(labels))}".strip(): value
+        for (name, labels), value in counts(scraped).items()
+        if not name.removeprefix("relaykit_").startswith(("build_info", *without))
+    }
 
 
 def series(name: str, /, **labels: str) -> Series:

@@ -20,6 +20,7 @@ from relaykit_worktree.cleaner import WorktreeCleaner
 from relaykit_worktree.git import Git
 from relaykit_worktree.settings import WorktreeSettings
 from relaykit_worktree.workspace import WorktreeWorkspace
+from support.plugin_sites import RecordingMeter
 
 IDENTITY = "[user]\n\tname = Somebody\n\temail = somebody@example.org\n"
 """A configuration for GIT_CONFIG_GLOBAL, so that tests pass where nobody told git who they are."""
@@ -90,6 +91,7 @@ class Bench:
     recorded: dict[str, Json] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
     heard: Callable[[str], None] = lambda _text: None
+    meter: RecordingMeter = field(default_factory=RecordingMeter)
 
     def workspace(self) -> WorktreeWorkspace:
         """Make the workspace."""
@@ -103,7 +105,7 @@ class Bench:
 
     def cleaner(self) -> WorktreeCleaner:
         """Make the cleaner."""
-        return WorktreeCleaner(git=self.git, settings=self.settings, clock=self.clock)
+        return WorktreeCleaner(git=self.git, settings=self.settings, clock=self.clock, meter=self.meter)
 
     async def prepare(self, session: Session) -> Path:
         """Prepare a worktree, and keep what was recorded and said."""

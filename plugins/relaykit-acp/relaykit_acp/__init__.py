@@ -50,11 +50,18 @@ def relaykit_register_agents(context: PluginContext) -> Mapping[str, AgentSpec]:
 @hookimpl
 def relaykit_register_launchers(context: PluginContext) -> Mapping[str, LauncherFactory]:
     """Offer the launcher ``acp``."""
+    from relaykit_acp.figures import FIGURES
     from relaykit_acp.launcher import open_acp_launcher
 
+    for figure in FIGURES:
+        context.meter.expect(figure)
     return {
         "acp": lambda: open_acp_launcher(
-            context.settings, ids=context.ids, node=context.node, directory=context.state_dir / context.name
+            context.settings,
+            ids=context.ids,
+            node=context.node,
+            directory=context.state_dir / context.name,
+            meter=context.meter,
         )
     }
 
@@ -64,4 +71,4 @@ def relaykit_register_cleaners(context: PluginContext) -> Sequence[Cleaner]:
     """Offer the cleaner ``acp``."""
     from relaykit_acp.cleaner import AcpCleaner
 
-    return [AcpCleaner(context.settings)]
+    return [AcpCleaner(context.settings, meter=context.meter)]

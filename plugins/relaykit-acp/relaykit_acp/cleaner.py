@@ -8,10 +8,12 @@ from pathlib import Path
 import anyio
 from anyio import to_thread
 
+from relaykit.meter import NO_METER, Meter
 from relaykit.session.cleaner import CleanerResult, Outcome, Phase
 from relaykit.session.model import Handle, Json, Session
 from relaykit_acp import marked, processes
 from relaykit_acp.cgroups import end_group, group_name
+from relaykit_acp.figures import LEFTOVERS_REAPED
 from relaykit_acp.processes import ProcessStat
 from relaykit_acp.settings import AcpSettings
 
@@ -31,7 +33,8 @@ class AcpCleaner:
     name = "acp"
     phase = Phase.AGENT
 
-    def __init__(self, settings: AcpSettings) -> None:
+    def __init__(self, settings: AcpSettings, *, meter: Meter = NO_METER) -> None:
+        self._meter = meter
         self._term_grace = settings.term_grace
 
     async def clean(self, session: Session, handle: Handle | None, /) -> CleanerResult:
@@ -67,6 +70,7 @@ class AcpCleaner:
                     leftover.signal(number)
                 await processes.until_ended(left[0], seconds=min(time_left, _LOOK_AGAIN))
             if not left:
+                self._meter.count(LEFTOVERS_REAPED, len(found))
                 return CleanerResult(
                     self.name, Outcome.DONE, f"ended what was left, by {number.name}: {found}"
                 )

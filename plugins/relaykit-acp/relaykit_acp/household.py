@@ -13,6 +13,7 @@ from anyio import to_thread
 from anyio.abc import TaskGroup
 
 from relaykit.ids import IdGenerator
+from relaykit.meter import NO_METER, Meter
 from relaykit_acp import marked, processes
 from relaykit_acp.environment import SESSION_VARIABLE
 from relaykit_acp.processes import ProcessStat
@@ -115,6 +116,7 @@ class Household:
     tasks: TaskGroup
     census: Census
     watcher: Watcher
+    meter: Meter = NO_METER
     live: set[AgentProcess] = field(default_factory=set)
 
     async def end_all(self) -> None:
@@ -126,7 +128,7 @@ class Household:
 
 @asynccontextmanager
 async def open_household(
-    *, eof_grace: float, term_grace: float, ids: IdGenerator
+    *, eof_grace: float, term_grace: float, ids: IdGenerator, meter: Meter = NO_METER
 ) -> AsyncIterator[Household]:
     """Open a household; leaving it ends every process that is left, whatever cancels the block."""
     failure: Exception | None = None
@@ -137,6 +139,7 @@ async def open_household(
             tasks=tasks,
             census=Census(tasks),
             watcher=Watcher(ids.new_id(), eof_grace=eof_grace, term_grace=term_grace, tasks=tasks),
+            meter=meter,
         )
         try:
             yield household

@@ -17,6 +17,7 @@ from relaykit.agent.launcher import AgentSpec, Record, ToolUse
 from relaykit.conversation.frame import Frame
 from relaykit.errors import AgentProtocolError
 from relaykit.ids import IdGenerator
+from relaykit.meter import NO_METER, Meter
 from relaykit.session.model import Json, Session
 from relaykit_acp import processes, questions
 from relaykit_acp.agent import AcpAgent
@@ -238,6 +239,7 @@ async def open_acp_launcher(
     node: str = "local",
     environment: Mapping[str, str] | None = None,
     directory: Path | None = None,
+    meter: Meter = NO_METER,
 ) -> AsyncIterator[AcpLauncher]:
     """Open a launcher; leaving it stops every agent that is left, whatever cancels the block.
 
@@ -247,7 +249,7 @@ async def open_acp_launcher(
     """
     environment = os.environ if environment is None else environment
     async with open_household(
-        eof_grace=settings.eof_grace, term_grace=settings.term_grace, ids=ids
+        eof_grace=settings.eof_grace, term_grace=settings.term_grace, ids=ids, meter=meter
     ) as household:
         yield AcpLauncher(
             settings,

@@ -14,6 +14,7 @@ from relaykit_acp import marked, processes
 from relaykit_acp.cgroups import AgentGroup
 from relaykit_acp.child import Child, start_child
 from relaykit_acp.environment import RUN_VARIABLE
+from relaykit_acp.figures import SHUTDOWN_STEPS
 from relaykit_acp.household import NOBODY, Household, Left
 from relaykit_acp.lines import LineSplitter
 from relaykit_acp.mask import NO_SECRETS, Mask
@@ -172,19 +173,27 @@ class AgentProcess:
                 steps.push_async_callback(self._end)
 
     async def _end(self) -> None:
+        self._count("eof")
         self._child.stdin.close()
         with anyio.move_on_after(self._household.eof_grace):
             await self.exited.wait()
         left = await self._left()
-        for number, grace in ((signal.SIGTERM, self._household.term_grace), (signal.SIGKILL, _KILL_GRACE)):
+        steps = (
+            ("term", signal.SIGTERM, self._household.term_grace),
+            ("kill", signal.SIGKILL, _KILL_GRACE),
+        )
+        for step, number, grace in steps:
             if not left.led:
                 break
+            self._count(step)
             logger.info("%s: %s of group %d live on: %s", self._label, left.led, self.pid, number.name)
             self._signal(left, number)
             left = await self._left(within=grace)
-        for _ in range(_STRAY_ROUNDS):
+        for turn in range(_STRAY_ROUNDS):
             if not left.strays:
                 break
+            if not turn:
+                self._count("stray")
             logger.warning("%s: %s left the process group: SIGKILL", self._label, left.strays)
             await self._kill_strays(left.strays)
             left = await self._left()
@@ -234,6 +243,9 @@ class AgentProcess:
 
     def _bears_our_marker(self, pid: int) -> bool:
         return marked.is_marked(pid, self._marker)
+
+    def _count(self, step: str) -> None:
+        self._household.meter.count(SHUTDOWN_STEPS, step=step)
 
     def _release(self) -> None:
         self._background.cancel()

@@ -13,6 +13,7 @@ from typing import Any
 import anyio
 import pytest
 
+from relaykit.meter import NO_METER, Meter
 from relaykit.session.cleaner import CleanerResult, Outcome, Phase
 from relaykit.session.model import Handle, Session
 from relaykit.testing import FakeConnection
@@ -22,6 +23,7 @@ from relaykit_acp.environment import marker
 from relaykit_acp.finding import ECHO
 from relaykit_acp.settings import AcpSettings
 from support.acp_agents import Recorder, echo, launcher, new_session, say, survivors, texts
+from support.plugin_sites import RecordingMeter
 
 pytestmark = pytest.mark.anyio
 
@@ -74,9 +76,11 @@ def _recorded(session: Session, pid: int, **changes: Any) -> Session:
     return replace(session, resources={"acp": {**facts, **changes}})
 
 
-async def _clean(session: Session, handle: Handle | None = None, *, term_grace: float = 0.3) -> CleanerResult:
+async def _clean(
+    session: Session, handle: Handle | None = None, *, term_grace: float = 0.3, meter: Meter = NO_METER
+) -> CleanerResult:
     with anyio.fail_after(15):
-        return await AcpCleaner(AcpSettings(term_grace=term_grace)).clean(session, handle)
+        return await AcpCleaner(AcpSettings(term_grace=term_grace), meter=meter).clean(session, handle)
 
 
 def test_its_name_and_phase() -> None:
@@ -106,10 +110,12 @@ async def test_what_has_ended_already() -> None:
 
 @pytest.mark.parametrize(("code", "number"), [(_WILLING, signal.SIGTERM), (_STUBBORN, signal.SIGKILL)])
 async def test_a_leftover_is_known_by_pid_and_start_time(code: str, number: signal.Signals) -> None:
+    meter = RecordingMeter()
     with _process(code) as process:
-        result = await _clean(_recorded(new_session(), process.pid))
+        result = await _clean(_recorded(new_session(), process.pid), meter=meter)
         assert result.outcome is Outcome.DONE
         assert number.name in result.detail
+        assert meter.counted == [("agent_leftovers_reaped", 1, {})]
         assert process.wait(timeout=5) == -number
 
 

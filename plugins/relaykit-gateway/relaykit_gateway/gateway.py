@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from relaykit.hooks.events import AccessRefused
+from relaykit.meter import CLIENTS, Values
 from relaykit.relay import Relay
 from relaykit_gateway.acp.render import AcpRenderer
 from relaykit_gateway.credentials import Caller, Credentials, Tickets
@@ -50,6 +52,10 @@ class Gateway:
         self._channels: set[Channel[Any]] = set()
         self._places = 0
         self._watching = False
+        relay.meter.watch(CLIENTS, self._by_protocol)
+
+    def _by_protocol(self) -> Values:
+        return Counter((channel.protocol, channel.access.role) for channel in self._channels)
 
     @property
     def has_room(self) -> bool:

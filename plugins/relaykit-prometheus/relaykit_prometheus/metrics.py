@@ -7,7 +7,9 @@ from importlib import metadata
 from prometheus_client import CollectorRegistry, Gauge, PlatformCollector, ProcessCollector
 
 from relaykit_prometheus.meter import PrometheusMeter
-from relaykit_prometheus.sessions import SessionMetrics
+
+BUILD_INFO = ("relaykit_build_info", "The version of relaykit; always 1.", "version")
+"""Name, help and label."""
 
 
 class Metrics:
@@ -24,8 +26,5 @@ class Metrics:
             PlatformCollector(registry=registry)
         self.registry = registry
         self.meter = PrometheusMeter(registry)
-        self.sessions = SessionMetrics(registry)
-        build = Gauge(
-            "relaykit_build_info", "The version of relaykit; always 1.", ["version"], registry=registry
-        )
-        build.labels(metadata.version("relaykit")).set(1)
+        name, help_, label = BUILD_INFO
+        Gauge(name, help_, [label], registry=registry).labels(metadata.version("relaykit")).set(1)

@@ -11,4 +11,12 @@ from relaykit.settings import setting
 class PrometheusSettings:
     """``[plugins.prometheus]``."""
 
-    public_metrics: bool = setting(False, help="whether `/metrics` is answered without the gateway's token")
+    public_metrics: bool = setting(
+        False, help="whether the gateway's `/metrics` is answered without its token"
+    )
+    port: int | None = setting(
+        None,
+        help="a port on which `relaykit serve` answers `/metrics` without a token, besides the gateway or "
+        "without one; 0 for any free one. By default there is none",
+    )
+    host: str = setting("127.0.0.1", help="the address of that port")

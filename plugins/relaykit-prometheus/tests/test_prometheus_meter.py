@@ -5,7 +5,7 @@ import logging
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
-from relaykit.meter import FIGURES, MESSAGES, Figure, FigureKind
+from relaykit.meter import FIGURES, HOOK_FAILURES, MESSAGES, Figure, FigureKind, Values
 from relaykit_prometheus.meter import PrometheusMeter
 
 SPINS = Figure("wheel_spins", FigureKind.COUNTER, "Spins.", labels={"way": ("left", "right")})
@@ -14,6 +14,10 @@ SENT = Figure("wheel_sent", FigureKind.COUNTER, "Sent.", unit="bytes", labels={"
 LATENCY = Figure("wheel", FigureKind.HISTOGRAM, "Latency.", unit="seconds", labels={"way": ("left", "right")})
 SIZE = Figure("wheel_size", FigureKind.HISTOGRAM, "Size.", unit="bytes")
 GRADE = Figure("wheel_grade", FigureKind.HISTOGRAM, "Grade, which has no unit.")
+
+
+WHEELS = Figure("wheels", FigureKind.GAUGE, "Wheels.", labels={"way": ("left", "right")})
+CHOOSY = Figure("choosy", FigureKind.HISTOGRAM, "Choosy.", unit="seconds", buckets=(0.5, 2))
 
 
 @pytest.fixture
@@ -73,6 +77,64 @@ def test_every_figure_of_relaykit_is_known_from_the_start(
     assert (family.type, family.documentation) == (figure.kind, figure.help)
 
 
+def test_a_figure_that_is_expected_is_shown_at_zero_before_it_happens(
+    meter: PrometheusMeter, registry: CollectorRegistry
+) -> None:
+    meter.expect(TURNS)
+    assert registry.get_sample_value("relaykit_wheel_turns_total") == 0
+    meter.expect(HOOK_FAILURES, plugin="p", hook="h")
+    for failure in HOOK_FAILURES.labels["failure"]:
+        labels = {"plugin": "p", "hook": "h", "failure": failure}
+        assert registry.get_sample_value("relaykit_hook_failures_total", labels) == 0
+    meter.expect(SENT, wheel="rear")
+    meter.count(SENT, 7, wheel="rear")
+    meter.expect(SENT, wheel="rear")
+    assert registry.get_sample_value("relaykit_wheel_sent_bytes_total", {"wheel": "rear"}) == 7
+    meter.expect(HOOK_FAILURES, plugin="q")  # its hook is not known: nothing can be shown
+    assert len(meter.figures) == len(set(meter.figures)) == len(FIGURES) + 2
+
+
+def test_a_gauge_is_looked_at_when_it_is_scraped_and_its_readers_add_up(
+    meter: PrometheusMeter, registry: CollectorRegistry
+) -> None:
+    here: dict[tuple[str, ...], float] = {("left",): 1}
+    there: dict[tuple[str, ...], float] = {("left",): 2, ("up",): 5}
+    assert registry.get_sample_value("relaykit_wheels", {"way": "left"}) is None
+    meter.watch(WHEELS, lambda: here)
+    meter.watch(WHEELS, lambda: there)
+    here["left",] = 40
+    assert {
+        way: registry.get_sample_value("relaykit_wheels", {"way": way}) for way in ("left", "right", "up")
+    } == {"left": 42, "right": 0, "up": 5}
+
+
+def test_a_gauge_that_cannot_be_read_is_logged_once_and_spoils_no_scrape(
+    meter: PrometheusMeter, registry: CollectorRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> Values:
+        raise RuntimeError("as it should")
+
+    meter.watch(WHEELS, fail)
+    meter.count(TURNS)
+    for _ in range(2):
+        assert registry.get_sample_value("relaykit_wheel_turns_total") == 1
+        assert registry.get_sample_value("relaykit_wheels", {"way": "left"}) is None
+    assert reports(caplog) == ONCE
+
+
+def test_a_histogram_has_the_buckets_that_it_names(
+    meter: PrometheusMeter, registry: CollectorRegistry
+) -> None:
+    meter.observe(CHOOSY, 0.2)
+    bounds = [
+        sample.labels["le"]
+        for family in registry.collect()
+        for sample in family.samples
+        if sample.name == "relaykit_choosy_seconds_bucket"
+    ]
+    assert bounds == ["0.5", "2.0", "+Inf"]
+
+
 def reports(caplog: pytest.LogCaptureFixture) -> list[tuple[int, bool]]:
     return [(record.levelno, bool(record.exc_info)) for record in caplog.records]
 
@@ -116,7 +178,9 @@ def test_the_wrong_method_for_a_kind_is_logged_once(
     for _ in range(2):
         meter.observe(TURNS, 1)
         meter.count(SIZE)
-    assert reports(caplog) == ONCE * 2
+        meter.count(WHEELS)
+        meter.watch(CHOOSY, dict)
+    assert reports(caplog) == ONCE * 4
 
 
 def test_a_name_that_is_in_use_is_logged_once(

@@ -1,25 +1,25 @@
+"""The README is held to the objects."""
+
 from __future__ import annotations
 
-import re
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
 import anyio
 import pytest
-from prometheus_client import CollectorRegistry
-from prometheus_client.metrics_core import Metric
 
-from relaykit.meter import HOOK_FAILURES
-from relaykit.session import SessionState
-from relaykit_prometheus import PrometheusPlugin
+from relaykit.errors import RelaykitError
+from relaykit_prometheus import reference
+from relaykit_prometheus.assets import NAMES
 from relaykit_prometheus.settings import PrometheusSettings
-from support.managers import session_in
-from support.scraping import open_measured
-
-pytestmark = pytest.mark.anyio
 
 README = Path(__file__).parent.parent / "README.md"
+
+REWRITE = f"uv run python -m relaykit_prometheus.reference --write {README.relative_to(README.parents[2])}"
 
 
 def rows_under(heading: str) -> Iterator[list[str]]:
@@ -29,28 +29,31 @@ def rows_under(heading: str) -> Iterator[list[str]]:
         yield [cell.strip() for cell in line.strip("|").split("|")]
 
 
-def described(family: Metric) -> tuple[str, str, tuple[str, ...]]:
-    labels = {label for sample in family.samples for label in sample.labels} - {"le"}
-    name = f"{family.name}_total" if family.type == "counter" else family.name
-    return name, family.type, tuple(sorted(labels))
+def test_the_table_of_metrics_is_what_the_objects_say(tmp_path: Path) -> None:
+    copy = tmp_path / "README.md"
+    copy.write_text(README.read_text())
+    command = [sys.executable, "-m", "relaykit_prometheus.reference"]
+    subprocess.run([*command, "--write", copy], check=True, timeout=60)
+    assert copy.read_text() == README.read_text(), f"it is stale; to rewrite it: {REWRITE}"
+    copy.write_text("no marks")
+    with pytest.raises(RelaykitError, match="there is no"):
+        reference.with_table(copy.read_text(), [])
 
 
-async def test_the_table_of_metrics_is_what_a_scrape_has(tmp_path: Path) -> None:
-    plugin = PrometheusPlugin(CollectorRegistry())
-    with anyio.fail_after(30):
-        async with open_measured({"prometheus": plugin}, tmp_path) as measured:
-            await session_in(SessionState.CREATED, measured.manager)  # so that a hook was called
-            measured.meter.count(
-                HOOK_FAILURES, plugin="other", hook="relaykit_on_transition", failure="error"
-            )
-            families = await measured.families()
-    written = [
-        (name.strip("`"), kind, tuple(re.findall(r"\w+", labels)))
-        for name, kind, labels, _ in rows_under("Metrics")
-    ]
-    assert sorted(written) == sorted(described(family) for family in families)
+def test_every_metric_has_its_help_and_every_label_its_name() -> None:
+    figures = anyio.run(reference.known_figures)
+    assert {"sessions", "agent_shutdown_steps", "worktrees_kept"} <= {figure.name for figure in figures}
+    for row in reference.table(figures).splitlines():
+        assert row.count(" | ") == 3, row
 
 
 def test_the_table_of_settings_is_what_the_dataclass_has() -> None:
     written = [(key.strip("`"), default.strip("`")) for key, default, _ in rows_under("Settings")]
-    assert written == [(key.name, str(key.default).lower()) for key in fields(PrometheusSettings)]
+    assert written == [
+        (key.name, "none" if key.default is None else json.dumps(key.default))
+        for key in fields(PrometheusSettings)
+    ]
+
+
+def test_the_files_are_named() -> None:
+    assert [name.strip("`") for name, _ in rows_under("Dashboard and rules")] == list(NAMES)

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from datetime import timedelta
 from importlib.metadata import EntryPoint, version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,21 @@ from prometheus_client.openmetrics import parser as openmetrics
 from relaykit.errors import DuplicateRole, PluginLoadError, StoreError, TransitionError
 from relaykit.hooks import hookimpl
 from relaykit.hooks.loader import load_plugins
-from relaykit.meter import MESSAGES
-from relaykit.session import Activity, MemoryStore, Session, SessionState, Transition
+from relaykit.meter import (
+    AGENT_SHUTDOWN,
+    FIGURES,
+    HOOK_FAILURES,
+    HOOK_SECONDS,
+    MESSAGES,
+    SESSION_DURATION,
+    SESSION_MESSAGES,
+    Figure,
+    FigureKind,
+)
+from relaykit.session import Activity, MemoryStore, Outcome, Session, SessionState, Transition
 from relaykit.testing import FakeClock, FakeConnection
 from relaykit_prometheus import PrometheusPlugin
-from relaykit_prometheus.meter import BUCKETS
-from relaykit_prometheus.sessions import LIFE_BUCKETS
+from relaykit_prometheus.meter import BUCKETS, buckets_of, name_of
 from support.managers import session_in
 from support.scraping import Measured, Series, get, open_measured, series, settings_from
 from support.session_stores import StagedStore
@@ -61,6 +71,13 @@ def transitions(done: Sequence[int], illegal: Sequence[int], failed: Sequence[in
     }
 
 
+def cleanups(cleaner: str, **outcomes: int) -> dict[Series, float]:
+    return {
+        series("relaykit_cleanups_total", cleaner=cleaner, outcome=outcome): outcomes.get(outcome, 0)
+        for outcome in Outcome
+    }
+
+
 def histogram(
     name: str, bounds: Sequence[float], values: Sequence[float], **labels: str
 ) -> dict[Series, float]:
@@ -74,19 +91,27 @@ def histogram(
     return expected
 
 
-def untouched() -> dict[Series, float]:
-    none = (0, 0, 0, 0, 0)
-    return {
-        **sessions(),
-        **transitions(done=none, illegal=none, failed=none),
-        **histogram("relaykit_session_duration_seconds", LIFE_BUCKETS, []),
-        series("relaykit_messages_total", direction="to_agent"): 0,
-        series("relaykit_messages_total", direction="from_agent"): 0,
-        series("relaykit_clients_stalled_total", protocol="acp"): 0,
-        series("relaykit_clients_stalled_total", protocol="ws"): 0,
-        series("relaykit_agent_crashes_total"): 0,
+def zero(figure: Figure, **labels: str) -> dict[Series, float]:
+    if figure.kind is FigureKind.HISTOGRAM:
+        return histogram(name_of(figure), buckets_of(figure), [], **labels)
+    return {series(name_of(figure), **labels): 0}
+
+
+def untouched(*listeners: str) -> dict[Series, float]:
+    """Return every series that there is at the start: with these plugins on transitions, and no agents."""
+    expected = {
+        **cleanups("close_agent"),
+        **cleanups("close_connection"),
         series("relaykit_build_info", version=version("relaykit")): 1,
     }
+    for figure in FIGURES:
+        for values in product(*figure.labels.values()):
+            expected |= zero(figure, **dict(zip(figure.labels, values, strict=True)))
+    for plugin in listeners:
+        expected |= zero(HOOK_SECONDS, plugin=plugin, hook=ON_TRANSITION)
+        for failure in HOOK_FAILURES.labels["failure"]:
+            expected |= zero(HOOK_FAILURES, plugin=plugin, hook=ON_TRANSITION, failure=failure)
+    return expected
 
 
 async def work(measured: Measured, store: StagedStore) -> None:
@@ -96,6 +121,7 @@ async def work(measured: Measured, store: StagedStore) -> None:
     measured.meter.count(MESSAGES, direction="to_agent")
     measured.meter.count(MESSAGES, 5, direction="from_agent")
     measured.meter.count(MESSAGES, direction="to_agent")
+    await manager.increment_message_count(whole.id, by=4)
     with pytest.raises(DuplicateRole):
         await manager.create("whole", FakeConnection())
     with pytest.raises(TransitionError):
@@ -146,24 +172,22 @@ async def test_a_known_workload_is_shown_exactly(tmp_path: Path) -> None:
             scraped = await measured.scrape()
 
     told = 7 + 5 + 3 + 3 + 2  # one call of each hook for each transition that was done
-    instant = [0.0] * told  # by the fake clock
     assert scraped == {
-        **untouched(),
+        **untouched("failing"),
         **sessions(CREATED=1, SPAWNING=1, ACTIVE=2, TERMINATING=1),
         **transitions(done=(7, 5, 3, 3, 2), illegal=(1, 1, 1, 0, 1), failed=(1, 1, 0, 0, 0)),
-        **histogram("relaykit_session_duration_seconds", LIFE_BUCKETS, [42, 7200]),
+        series("relaykit_session_terminations_total", cause="REQUESTED"): 3,
+        **histogram("relaykit_session_duration_seconds", SESSION_DURATION.buckets, [42, 7200]),
+        **histogram("relaykit_session_messages", SESSION_MESSAGES.buckets, [4, 0]),
+        **cleanups("close_agent", DONE=1, SKIPPED=1),
+        **cleanups("close_connection", DONE=2),
+        **histogram("relaykit_agent_shutdown_seconds", AGENT_SHUTDOWN.buckets, [0], agent="agent"),
         series("relaykit_messages_total", direction="to_agent"): 2,
         series("relaykit_messages_total", direction="from_agent"): 5,
-        series("relaykit_clients_stalled_total", protocol="acp"): 0,
-        series("relaykit_clients_stalled_total", protocol="ws"): 0,
-        series("relaykit_agent_crashes_total"): 0,
         series("relaykit_hook_failures_total", plugin="failing", hook=ON_TRANSITION, failure="error"): 3,
         **histogram(
-            "relaykit_hook_seconds", BUCKETS["seconds"], instant, plugin="failing", hook=ON_TRANSITION
-        ),
-        **histogram(
-            "relaykit_hook_seconds", BUCKETS["seconds"], instant, plugin="prometheus", hook=ON_TRANSITION
-        ),
+            "relaykit_hook_seconds", BUCKETS["seconds"], [0.0] * told, plugin="failing", hook=ON_TRANSITION
+        ),  # by the fake clock
     }
 
 
@@ -232,7 +256,7 @@ async def test_a_session_that_the_store_held_counts_from_its_first_transition(tm
             await measured.manager.complete_cleanup(session.id)
             cleaned = await measured.scrape()
     assert sessions(TERMINATING=1).items() <= terminating.items()
-    duration = histogram("relaykit_session_duration_seconds", LIFE_BUCKETS, [0])
+    duration = histogram("relaykit_session_duration_seconds", SESSION_DURATION.buckets, [0])
     assert (sessions() | duration).items() <= cleaned.items()
 
 
@@ -255,7 +279,7 @@ def test_each_load_of_the_entry_point_is_a_plugin_of_its_own(tmp_path: Path) -> 
         found.function
         for _ in range(2)
         for found in load_plugins(settings_from(tmp_path), entry_points=[entry_point]).implementations(
-            ON_TRANSITION
+            "relaykit_register_meter"
         )
     ]
     owners = [getattr(function, "__self__", None) for function in functions]

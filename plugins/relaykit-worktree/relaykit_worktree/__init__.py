@@ -50,9 +50,15 @@ class WorktreePlugin:
     def relaykit_register_cleaners(self, context: PluginContext) -> Sequence[Cleaner]:
         """Offer the cleaner that removes a worktree where nothing is lost by it."""
         from relaykit_worktree.cleaner import WorktreeCleaner
+        from relaykit_worktree.reasons import WORKTREES_KEPT
 
         settings = _settings(context)
-        return [WorktreeCleaner(git=self._shared_git(settings), settings=settings, clock=context.clock)]
+        context.meter.expect(WORKTREES_KEPT)
+        return [
+            WorktreeCleaner(
+                git=self._shared_git(settings), settings=settings, clock=context.clock, meter=context.meter
+            )
+        ]
 
     @hookimpl
     def relaykit_register_commands(self) -> Sequence[Command]:

@@ -12,6 +12,7 @@ from anyio import to_thread
 
 from relaykit.clock import Clock
 from relaykit.errors import WorkspaceError
+from relaykit.meter import NO_METER, Meter
 from relaykit.session import CleanerResult, Handle, Outcome, Phase, Session
 from relaykit_worktree import removal
 from relaykit_worktree.errors import os_failed
@@ -21,6 +22,7 @@ from relaykit_worktree.git import Git
 from relaykit_worktree.inspection import Findings, inspect, inspect_files
 from relaykit_worktree.parked import Parked
 from relaykit_worktree.parking import park
+from relaykit_worktree.reasons import Reason, Why, count_kept
 from relaykit_worktree.records import ListedWorktree
 from relaykit_worktree.repository import Checkout, list_worktrees, open_checkout
 from relaykit_worktree.settings import OnDirty, WorktreeSettings
@@ -37,7 +39,10 @@ class WorktreeCleaner:
     name = "worktree"
     phase = Phase.WORKSPACE
 
-    def __init__(self, *, git: Git, settings: WorktreeSettings, clock: Clock) -> None:
+    def __init__(
+        self, *, git: Git, settings: WorktreeSettings, clock: Clock, meter: Meter = NO_METER
+    ) -> None:
+        self._meter = meter
         self._git = git
         self._settings = settings
         self._clock = clock
@@ -61,6 +66,7 @@ class WorktreeCleaner:
             reasons, parked = [str(os_failed("what is in it cannot be read, or be parked", error))], None
         where_it_is = f"; what was in it is in {parked.ref}" if parked is not None else ""
         if reasons:
+            count_kept(self._meter, reasons)
             return CleanerResult(self.name, Outcome.KEPT, f"kept {where}: {'; '.join(reasons)}{where_it_is}")
         if parked is not None:
             until = f" until {parked.expires:%Y-%m-%d}" if parked.expires is not None else ""
@@ -71,6 +77,7 @@ class WorktreeCleaner:
     async def _without_repository(self, facts: Facts) -> CleanerResult:
         if await to_thread.run_sync(os.path.lexists, facts.path):
             detail = f"kept {facts.path}: its repository {facts.repository} is gone"
+            count_kept(self._meter, [detail])
             return CleanerResult(self.name, Outcome.KEPT, detail)
         return CleanerResult(self.name, Outcome.SKIPPED, f"the repository {facts.repository} is gone")
 
@@ -88,7 +95,7 @@ class WorktreeCleaner:
         if await to_thread.run_sync(removal.is_missing, Path(facts.path)):
             return await removal.remove_missing(self._git, facts, listed), None
         if listed is None:
-            return ["git does not list it as a worktree, but it holds files"], None
+            return [Reason(Why.NOT_OURS, "git does not list it as a worktree, but it holds files")], None
         return await self._remove_worktree(session, facts, worktrees)
 
     async def _remove_worktree(
@@ -97,7 +104,8 @@ class WorktreeCleaner:
         checkout = await open_checkout(self._git, Path(facts.path), Path(facts.repository))
         claim = await to_thread.run_sync(read_claim, checkout.git_dir)
         if claim is None or claim.session != session.id:
-            return ["it is not held by this session" + (f", but by {claim.session}" if claim else "")], None
+            who = f", but by {claim.session}" if claim else ""
+            return [Reason(Why.NOT_OURS, f"it is not held by this session{who}")], None
         findings = await inspect(checkout, facts, worktrees, self._settings.disposable)
         parks = self._settings.on_dirty is not OnDirty.KEEP
         if findings.work and parks:

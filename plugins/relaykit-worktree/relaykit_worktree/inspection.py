@@ -16,6 +16,7 @@ from relaykit_worktree.facts import Facts
 from relaykit_worktree.files import look_at_files
 from relaykit_worktree.git import Git, together
 from relaykit_worktree.processes import processes_in
+from relaykit_worktree.reasons import Reason, Why
 from relaykit_worktree.records import ListedWorktree, Unreadable, has_own_refs, points_there
 from relaykit_worktree.repository import Checkout, branch_tip
 
@@ -70,13 +71,13 @@ async def inspect(
     findings = Findings()
     obstacles = findings.obstacles
     if listed.locked is not None:
-        obstacles.append(f"it is locked ({listed.locked})" if listed.locked else "it is locked")
+        how = f"it is locked ({listed.locked})" if listed.locked else "it is locked"
+        obstacles.append(Reason(Why.LOCKED, how))
     if listed.branch is None:
-        obstacles.append("its HEAD is detached")
+        obstacles.append(Reason(Why.BRANCH, "its HEAD is detached"))
     elif listed.branch != facts.branch:
-        obstacles.append(
-            f"it is on {listed.branch.removeprefix('refs/heads/')}, not on {facts.short_branch()}"
-        )
+        on = listed.branch.removeprefix("refs/heads/")
+        obstacles.append(Reason(Why.BRANCH, f"it is on {on}, not on {facts.short_branch()}"))
     obstacles += await to_thread.run_sync(unfinished_operations, checkout.git_dir)
     files, own_refs, branch = await together(
         partial(inspect_files, checkout, facts, disposable),
@@ -88,15 +89,15 @@ async def inspect(
     findings.unparkable += files.unparkable
     findings.names += files.names
     if own_refs:
-        obstacles.append("it has references of its own, which go with it")
+        obstacles.append(Reason(Why.REFERENCES, "it has references of its own, which go with it"))
     processes = await processes_in(path)  # after them: our own gits work in it too
     if processes:
-        obstacles.append(f"in use by process {_some([str(pid) for pid in processes])}")
+        obstacles.append(Reason(Why.IN_USE, f"in use by process {_some([str(pid) for pid in processes])}"))
     obstacles += branch.obstacles
     findings.work += branch.work
     findings.tip = branch.tip
     if findings.tip is None:
-        obstacles.append(f"its branch {facts.short_branch()} is gone")
+        obstacles.append(Reason(Why.BRANCH, f"its branch {facts.short_branch()} is gone"))
     return findings
 
 
@@ -108,25 +109,28 @@ async def inspect_files(checkout: Checkout, facts: Facts, disposable: Sequence[s
     files = await look_at_files(checkout, facts.top_level(), disposable)
     taken = (*files.staged, *files.changed, *files.untracked, *files.ignored, *files.copies)
     unparkable = {
-        "file that is staged as a name alone": files.intended,
-        "submodule that is staged or changed": files.flagged,
+        "file that is staged as a name alone": (Why.CHANGES, files.intended),
+        "submodule that is staged or changed": (Why.REPOSITORIES, files.flagged),
     }
     return Findings(
         obstacles=_told(
             {
-                "unmerged file": files.unmerged,
-                "file that git was told not to look at (assume-unchanged, skip-worktree)": files.hidden,
-                "submodule": files.submodules,
-                "nested repository": files.nested,
+                "unmerged file": (Why.CHANGES, files.unmerged),
+                "file that git was told not to look at (assume-unchanged, skip-worktree)": (
+                    Why.CHANGES,
+                    files.hidden,
+                ),
+                "submodule": (Why.REPOSITORIES, files.submodules),
+                "nested repository": (Why.REPOSITORIES, files.nested),
             }
         ),
         work=_told(
             {
-                "staged file": files.staged,
-                "changed file": files.changed,
-                "file that is staged as a name alone (intent to add)": files.intended,
-                "untracked file": files.untracked,
-                "ignored file or directory that is not disposable": files.ignored,
+                "staged file": (Why.CHANGES, files.staged),
+                "changed file": (Why.CHANGES, files.changed),
+                "file that is staged as a name alone (intent to add)": (Why.CHANGES, files.intended),
+                "untracked file": (Why.UNTRACKED, files.untracked),
+                "ignored file or directory that is not disposable": (Why.UNTRACKED, files.ignored),
             }
         ),
         unparkable=[*_told(unparkable), *(["its checkout is sparse"] if files.sparse else [])],
@@ -134,8 +138,12 @@ async def inspect_files(checkout: Checkout, facts: Facts, disposable: Sequence[s
     )
 
 
-def _told(kinds: Mapping[str, Sequence[str]]) -> list[str]:
-    return [f"{_number(len(names), kind)}: {_some(names)}" for kind, names in kinds.items() if names]
+def _told(kinds: Mapping[str, tuple[Why, Sequence[str]]]) -> list[str]:
+    return [
+        Reason(why, f"{_number(len(names), kind)}: {_some(names)}")
+        for kind, (why, names) in kinds.items()
+        if names
+    ]
 
 
 async def inspect_branch(git: Git, facts: Facts, worktrees: Sequence[ListedWorktree]) -> Findings:
@@ -153,15 +161,15 @@ async def inspect_branch(git: Git, facts: Facts, worktrees: Sequence[ListedWorkt
         return findings
     others = [worktree for worktree in worktrees if str(worktree.path) != facts.path]
     findings.obstacles += [
-        f"its branch is checked out in {str(other.path)!r}"
+        Reason(Why.BRANCH, f"its branch is checked out in {str(other.path)!r}")
         for other in others
         if other.branch == facts.branch
     ]
     if await to_thread.run_sync(_is_rebased, Path(facts.repository), facts.branch):
-        findings.obstacles.append("its branch is being rebased in another checkout")
+        findings.obstacles.append(Reason(Why.BRANCH, "its branch is being rebased in another checkout"))
     count = await _count_own(git, facts, tip, others)
     if count:
-        findings.work.append(f"{_number(count, 'commit')} that no other ref holds")
+        findings.work.append(Reason(Why.COMMITS, f"{_number(count, 'commit')} that no other ref holds"))
     return findings
 
 
@@ -207,7 +215,7 @@ def _is_rebased(common_dir: Path, branch: str) -> bool:
 def unfinished_operations(git_dir: Path) -> list[str]:
     """Return what is under way in a worktree: a rebase, a merge …; by git's directory for it. Blocks."""
     found = {what: None for name, what in _OPERATIONS.items() if os.path.lexists(git_dir / name)}
-    return [f"{what} is in progress" for what in found]
+    return [Reason(Why.OPERATION, f"{what} is in progress") for what in found]
 
 
 def _number(count: int, what: str) -> str:

@@ -11,6 +11,7 @@ import pytest
 
 from relaykit.session import Outcome
 from relaykit_worktree.facts import unfinished
+from relaykit_worktree.reasons import Why
 from support.worktrees import (
     IDENTITY,
     Bench,
@@ -272,6 +273,30 @@ KEPT: Mapping[Callable[[Path], None], str] = {
 }
 
 
+WHY: Mapping[Callable[[Path], None], Why] = {
+    _dirty: Why.CHANGES,
+    _staged: Why.CHANGES,
+    _skip_worktree: Why.CHANGES,
+    _untracked: Why.UNTRACKED,
+    _ignored_file: Why.UNTRACKED,
+    _own_commits: Why.COMMITS,
+    _detached: Why.BRANCH,
+    _other_branch: Why.BRANCH,
+    _branch_deleted: Why.BRANCH,
+    _branch_checked_out_twice: Why.BRANCH,
+    _merge: Why.OPERATION,
+    _submodule: Why.REPOSITORIES,
+    _nested_repository: Why.REPOSITORIES,
+    _reference_of_its_own: Why.REFERENCES,
+    _locked: Why.LOCKED,
+    _claim_of_another_session: Why.NOT_OURS,
+    _broken_index: Why.OTHER,
+    _lost_git_file: Why.OTHER,
+    _unreadable_claim: Why.OTHER,
+}
+"""What is counted. Where a case is left out it is one of these kinds, but not OTHER."""
+
+
 def _contents(path: Path) -> dict[str, str]:
     """Return every file of the worktree with a digest of what it holds."""
     return {
@@ -299,5 +324,9 @@ async def test_what_would_be_lost_is_kept(bench: Bench, make: Callable[[Path], N
         assert result.outcome is Outcome.KEPT, result
         assert result.detail.startswith(f"kept {path}: ")
         assert KEPT[make] in result.detail
+        counted = [labels["reason"] for name, _, labels in bench.meter.counted if name == "worktrees_kept"]
+        assert len(set(counted)) == len(counted)  # each once
+        assert WHY[make] in counted if make in WHY else counted and Why.OTHER not in counted
+        bench.meter.counted.clear()
     assert everything(bench.repository) == before
     assert _contents(path) == files
