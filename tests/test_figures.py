@@ -40,6 +40,7 @@ _START_ERRORS = [
         WorkspaceError,
         *WorkspaceError.__subclasses__(),
     )
+    if kind.__module__ == "relaykit.errors"  # a plugin's own count as the one that they are one of
 ]
 
 

@@ -292,6 +292,7 @@ WHY: Mapping[Callable[[Path], None], Why] = {
     _claim_of_another_session: Why.NOT_OURS,
     _broken_index: Why.OTHER,
     _lost_git_file: Why.OTHER,
+    _git_file_that_leads_to_the_main_repository: Why.OTHER,
     _unreadable_claim: Why.OTHER,
 }
 """What is counted. Where a case is left out it is one of these kinds, but not OTHER."""
