@@ -241,7 +241,7 @@ async def test_returns_the_wrong_type(tmp_path: Path) -> None:
         assert {(result.cleaner, result.outcome) for _, result in hooks.failures} == {("careless", "FAILED")}
         async with open_talk(relay, "web") as talk:
             with pytest.raises(
-                Refused, match=r"'bad': .* returned False: raise Refused to refuse, return None"
+                Refused, match=r"'bad': .* returned a bool: raise Refused to refuse, return None"
             ):
                 await talk.prompt("a secret")
             assert (await talk.prompt("hello")).text == "hello"
