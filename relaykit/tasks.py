@@ -1,11 +1,15 @@
-"""Background tasks that belong to a block."""
+"""Background tasks that belong to a block, and calls that are kept in a task of their own."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from types import TracebackType
+from typing import TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
+
+T = TypeVar("T")
 
 
 class OwnedTasks:
@@ -33,3 +37,32 @@ class OwnedTasks:
             if len(group.exceptions) > 1:
                 raise
             raise group.exceptions[0] from group.exceptions[0].__cause__
+
+
+async def contained(call: Callable[[], Awaitable[T]]) -> T:
+    """Await somebody else's call in a task of its own: what it leaves open there cannot break the caller's task.
+
+    Cancelled, it cancels the call, whose result is lost then.
+
+    :raises Exception: what the call raises.
+    :raises RuntimeError: it left a task group or a cancel scope open, or let a cancellation out that was its own.
+    """
+    results: list[T] = []
+    failures: list[Exception] = []
+
+    async def run() -> None:
+        try:
+            results.append(await call())
+        except Exception as error:  # noqa: BLE001 -- raised below, out of the task group, which would wrap it
+            failures.append(error)
+
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run)
+    except Exception as error:
+        raise RuntimeError("it left a task group or a cancel scope open") from error
+    if failures:
+        raise failures[0]
+    if not results:
+        raise RuntimeError("it let out a cancellation that was its own")
+    return results[0]

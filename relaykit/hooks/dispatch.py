@@ -251,7 +251,8 @@ class Dispatcher:
         elif call.leaked:
             failure, how = "error", "left a task group or a cancel scope open"
         elif call.finished:
-            failure, how = "error", f"returned {call.result!r}: raise Refused to refuse, return None to allow"
+            kind = type(call.result).__name__
+            failure, how = "error", f"returned a {kind}: raise Refused to refuse, return None to allow"
         else:
             # What the error says may not be for every client's eyes: it is in the log alone.
             kind = type(call.error).__name__ if call.error else "a cancellation that was not its own to raise"

@@ -34,7 +34,7 @@ from relaykit.hooks import (
 from relaykit.hooks import loader as loading
 from relaykit.hooks.plugin_set import PluginState
 from relaykit.relay import Relay
-from relaykit.session import Phase, SessionFilter
+from relaykit.session import CleanerResult, Outcome, Phase, Session, SessionFilter
 from relaykit.testing import (
     FakeLauncher,
     RecordingHooks,
@@ -241,7 +241,7 @@ async def test_returns_the_wrong_type(tmp_path: Path) -> None:
         assert {(result.cleaner, result.outcome) for _, result in hooks.failures} == {("careless", "FAILED")}
         async with open_talk(relay, "web") as talk:
             with pytest.raises(
-                Refused, match=r"'bad': .* returned False: raise Refused to refuse, return None"
+                Refused, match=r"'bad': .* returned a bool: raise Refused to refuse, return None"
             ):
                 await talk.prompt("a secret")
             assert (await talk.prompt("hello")).text == "hello"
@@ -345,6 +345,39 @@ async def test_leaks_a_task_group(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     left = "plugin 'bad': its relaykit_on_transition left a task group or a cancel scope open"
     assert caplog.text.count(left) == 10
     assert heard == hooks.transitions
+
+
+class LeavesInACleaner:
+    """Does the same at the end of each session, and lets a cancellation out at the end of others."""
+
+    name = "leaky"
+    phase = Phase.AFTER
+
+    @hookimpl
+    def relaykit_register_cleaners(self) -> list[LeavesInACleaner]:
+        return [self]
+
+    async def clean(self, session: Session, _: object, /) -> CleanerResult:
+        if session.agent_id == "db":
+            raise anyio.get_cancelled_exc_class()
+        tasks = anyio.create_task_group()
+        await tasks.__aenter__()
+        tasks.start_soon(anyio.sleep_forever)
+        return CleanerResult(self.name, Outcome.DONE)
+
+
+async def test_leaks_in_a_cleaner(tmp_path: Path) -> None:
+    toml = '[relay]\ncleaners = ["leaky"]\n'
+    async with relay_with(tmp_path, toml, bad=LeavesInACleaner()) as (relay, hooks):
+        await lives(relay, hooks)
+        await lives(relay, hooks)
+    details = [result.detail for _, result in hooks.failures]
+    assert details[::2] == ["RuntimeError: it left a task group or a cancel scope open"] * 2
+    own = {
+        "asyncio": "RuntimeError: it let out a cancellation that was its own",
+        "trio": "TypeError: trio.Cancelled has no public constructor",  # which therefore cannot happen there
+    }
+    assert details[1::2] == [own[sniffio.current_async_library()]] * 2
 
 
 async def test_leaks_a_cancellation(tmp_path: Path) -> None:
