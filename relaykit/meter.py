@@ -348,6 +348,7 @@ HOOK_SECONDS = Figure(
     "Time that a hook implementation took.",
     unit="seconds",
     labels={"plugin": (), "hook": ()},
+    buckets=(0.0005, 0.005, 0.05, 0.5, 5),
 )
 
 FIGURES: tuple[Figure, ...] = (

@@ -34,7 +34,6 @@ IDLE = 50
 
 _AGENT = [sys.executable, "-I", "-S", relaykit_acp.echo_agent.__file__]
 _START = 30.0
-_TICK = os.sysconf("SC_CLK_TCK")
 
 # How the others are started, and where they serve: `{port}` is the port, `{agent}` the agent's command as a
 # shell has it; where that is not named, the command follows. supergateway has one agent for all its clients.
@@ -70,8 +69,7 @@ class _Bridge:
 
     def cpu(self) -> float:
         """Return the seconds of processor time that the server alone has taken."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICK
+        return Server(self.pid, self.url, dict(self.headers)).cpu()
 
     def one_life(self) -> None:
         with self.talker() as talker:

@@ -51,6 +51,11 @@ class Server:
     url: str
     headers: dict[str, str]
 
+    def cpu(self) -> float:
+        """Return the seconds of processor time that the process alone has taken."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def memory(self) -> int:
         """Return the bytes that the process alone holds: private and anonymous, as the kernel counts them."""
         for line in Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines():

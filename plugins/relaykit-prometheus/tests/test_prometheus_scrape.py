@@ -31,7 +31,7 @@ from relaykit.meter import (
 from relaykit.session import Activity, MemoryStore, Outcome, Session, SessionState, Transition
 from relaykit.testing import FakeClock, FakeConnection
 from relaykit_prometheus import PrometheusPlugin
-from relaykit_prometheus.meter import BUCKETS, buckets_of, name_of
+from relaykit_prometheus.meter import buckets_of, name_of
 from support.managers import session_in
 from support.scraping import Measured, Series, get, open_measured, series, settings_from
 from support.session_stores import StagedStore
@@ -186,7 +186,7 @@ async def test_a_known_workload_is_shown_exactly(tmp_path: Path) -> None:
         series("relaykit_messages_total", direction="from_agent"): 5,
         series("relaykit_hook_failures_total", plugin="failing", hook=ON_TRANSITION, failure="error"): 3,
         **histogram(
-            "relaykit_hook_seconds", BUCKETS["seconds"], [0.0] * told, plugin="failing", hook=ON_TRANSITION
+            "relaykit_hook_seconds", HOOK_SECONDS.buckets, [0.0] * told, plugin="failing", hook=ON_TRANSITION
         ),  # by the fake clock
     }
 
