@@ -72,7 +72,7 @@ async def run(
         tasks.start_soon(said.listen)
         try:
             with anyio.move_on_after(seconds) as within:
-                await child.wait()
+                await child.wait_end()
         finally:
             with anyio.CancelScope(shield=True):
                 await _end_group(child)
@@ -113,12 +113,12 @@ async def _end_group(child: ChildProcess) -> None:
     if child.exit_code is None:
         _signal(child.pid, signal.SIGTERM)
         with anyio.move_on_after(_TERM_GRACE):
-            await child.wait()
-    # Also to what it has left: nobody else gets the group's number as long as anybody is in it.
-    _signal(child.pid, signal.SIGKILL)
-    if child.exit_code is None:
-        with anyio.move_on_after(_KILL_GRACE):
-            await child.wait()
+            await child.wait_end()
+    # Also to what it has left: until the child is reaped, nobody else gets the group's number.
+    if not child.reaped:
+        _signal(child.pid, signal.SIGKILL)
+    with anyio.move_on_after(_KILL_GRACE):
+        await child.wait()
     child.close()
 
 

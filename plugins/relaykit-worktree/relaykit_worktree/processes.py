@@ -52,8 +52,9 @@ async def end_group(process: ChildProcess, *, grace: float) -> None:
     if process.exit_code is None:
         _signal_group(process, signal.SIGTERM)
         with anyio.move_on_after(grace):
-            await process.wait()
-    _signal_group(process, signal.SIGKILL)
+            await process.wait_end()
+    if not process.reaped:  # else the number of its group may be another's by now
+        _signal_group(process, signal.SIGKILL)
     await process.wait()
 
 

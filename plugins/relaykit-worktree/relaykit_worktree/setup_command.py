@@ -103,7 +103,7 @@ class SetupCommand:
             with anyio.move_on_after(self.settings.setup_timeout):
                 while exit_code is None:
                     with anyio.move_on_after(_TICK):
-                        exit_code = await process.wait()
+                        exit_code = await process.wait_end()  # not reaped: what it has left is to end with it
                     await telling.tell()
         finally:
             with anyio.CancelScope(shield=True):
