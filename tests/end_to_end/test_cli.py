@@ -11,7 +11,7 @@ from support.programs import Place
 COMMANDS = {
     *("serve", "doctor", "plugins", "settings", "service", "new-plugin"),
     *("apply", "commit", "diff", "push", "worktrees"),
-    *("agents", "backup", "chat", "connect", "demo", "run", "sessions", "tokens", "transcript"),
+    *("agents", "backup", "chat", "connect", "demo", "metrics", "run", "sessions", "tokens", "transcript"),
 }
 PLUGINS = {"relaykit", "acp", "gateway", "prometheus", "worktree"}
 
@@ -43,7 +43,7 @@ def test_plugins_are_all_loaded(place: Place) -> None:
     assert {row.split()[0] for row in rows} >= PLUGINS
     assert {row.split()[2] for row in rows if row.split()[0] in PLUGINS} == {"loaded"}
     by_name = {record["name"]: record for record in json.loads(place.run("plugins", "--json").stdout)}
-    assert "relaykit_on_transition" in by_name["prometheus"]["hooks"]
+    assert "relaykit_register_meter" in by_name["prometheus"]["hooks"]
     assert "relaykit_register_commands" in by_name["gateway"]["hooks"]
 
 

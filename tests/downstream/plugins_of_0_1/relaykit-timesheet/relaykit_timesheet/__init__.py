@@ -32,7 +32,7 @@ from relaykit.hooks import (
     Verdict,
     hookimpl,
 )
-from relaykit.meter import Figure, Meter
+from relaykit.meter import Figure, Meter, Values
 from relaykit.relay import Relay
 from relaykit.settings import setting
 
@@ -58,6 +58,12 @@ class Figures:
         """Add it."""
         assert set(labels) == set(figure.labels)
         self.totals[figure.name] = self.totals.get(figure.name, 0) + value
+
+    def expect(self, figure: Figure, /, **labels: str) -> None:
+        """Show nothing before it happens."""
+
+    def watch(self, figure: Figure, read: Callable[[], Values], /) -> None:
+        """Keep no gauges."""
 
 
 class Timesheet:
