@@ -37,3 +37,24 @@ def test_scripted_session() -> None:
         token = server.headers["Authorization"].removeprefix("Bearer ")
         said = run("scripted_session.py", url, "/ask", RELAYKIT_TOKEN=token)
     assert said == "permission: yes\n(end_turn)\n"
+
+
+def test_policy_hook() -> None:
+    assert run("policy_hook.py") == "refused by plugin 'no_keys': that is a private key\n"
+
+
+def test_custom_cleaner() -> None:
+    assert run("custom_cleaner.py").startswith("auth: REQUESTED, ")
+
+
+def test_custom_storage() -> None:
+    assert run("custom_storage.py") == "stored auth (CREATED)\nforgot it\n"
+
+
+def test_embedded() -> None:
+    assert run("embedded.py").splitlines() == [
+        "welcome",
+        "401",
+        "{'sessions': []}",
+        "['shop_visits_total', 'relaykit_sessions']",
+    ]
