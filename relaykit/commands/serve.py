@@ -64,11 +64,7 @@ async def serve(settings: Settings) -> None:
     from relaykit.relay import open_relay
 
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with (
-            adopted_orphans(),
-            open_relay(settings, serve=True) as relay,
-            anyio.create_task_group() as tasks,
-        ):
+        async with adopted_orphans(), open_relay(settings, serve=True) as relay:
             if not relay.listening:
                 raise RelaykitError("nothing would listen: install a gateway (pip install relaykit-gateway)")
             for line in relay.announcements:
@@ -80,9 +76,10 @@ async def serve(settings: Settings) -> None:
             async for _ in signals:
                 break
             logging.getLogger(__name__).warning("ending all sessions; a second signal stops at once")
-            tasks.start_soon(_stop_at_once, signals)
-            await relay.aclose()
-            tasks.cancel_scope.cancel()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_stop_at_once, signals)
+                await relay.aclose()
+                tasks.cancel_scope.cancel()
 
 
 async def _stop_at_once(signals: AsyncIterable[signal.Signals]) -> None:

@@ -147,8 +147,10 @@ def test_serve_needs_nothing_else_that_listens(tmp_path: Path) -> None:
     without = subprocess.run(
         command, env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )
-    assert without.returncode != 0
-    assert "nothing would listen" in without.stderr
+    assert without.returncode == 2
+    assert without.stderr == (
+        "relaykit: nothing would listen: install a gateway (pip install relaykit-gateway)\n"
+    )
     environ["RELAYKIT_PLUGINS__PROMETHEUS__PORT"] = "0"
     process = subprocess.Popen(command, env=environ, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     try:
