@@ -110,6 +110,8 @@ async def until_it_runs(relay: Relay, session_id: str) -> None:
         # Nothing tells of what a launcher records.
         while "pid" not in (await relay.require(session_id)).resources.get("acp", {}):  # noqa: ASYNC110 -- as above
             await anyio.sleep(0.01)
+        while not processes_of(session_id):  # noqa: ASYNC110 -- amid its `exec` a process has no environment to show
+            await anyio.sleep(0.01)
 
 
 async def test_a_stop_while_it_starts_leaves_no_process(tmp_path: Path) -> None:
