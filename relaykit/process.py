@@ -13,6 +13,8 @@ from pathlib import Path
 import anyio
 from anyio import CapacityLimiter, to_thread
 
+_KILL_GRACE = 5.0  # SIGKILL works at once, but for a process that the kernel cannot wake
+
 
 class ChildProcess:
     """A child, leader of a session and a process group of its own. To be waited for.
@@ -104,6 +106,26 @@ class ChildProcess:
         """Send SIGKILL, unless it has been reaped."""
         if not self.reaped:
             os.kill(self.pid, signal.SIGKILL)
+
+    async def end_group(self, *, grace: float) -> None:
+        """End all of its process group, and reap it: SIGTERM, unless it has ended, and SIGKILL. Call it shielded.
+
+        What it has left is ended too, as long as it is not reaped. One that the kernel cannot wake is left after 5 s.
+
+        :param grace: seconds to end by itself after SIGTERM.
+        """
+        if self._exit_code is None:
+            self._signal_group(signal.SIGTERM)
+            with anyio.move_on_after(grace):
+                await self.wait_end()
+        self._signal_group(signal.SIGKILL)
+        with anyio.move_on_after(_KILL_GRACE):
+            await self.wait()
+
+    def _signal_group(self, number: signal.Signals) -> None:
+        if not self.reaped:  # else the number of its group may be another's by now
+            with suppress(ProcessLookupError, PermissionError):  # macOS says the latter of a group of zombies
+                os.killpg(self.pid, number)
 
     def close(self) -> None:
         """Let go of the process without waiting for it, when nobody is in `wait`. Idempotent."""

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from tempfile import TemporaryFile
 
@@ -19,8 +17,6 @@ from relaykit_actions.happenings import Happening
 from relaykit_actions.template import Template
 
 _TERM_GRACE = 1.0
-# SIGKILL works at once, but for a process that the kernel cannot wake.
-_KILL_GRACE = 5.0
 # For what is in the pipe when all have ended; somebody who left the group may hold it open for ever.
 _DRAIN_GRACE = 0.1
 _LAST_BYTES = 8192
@@ -75,7 +71,8 @@ async def run(
                 await child.wait_end()
         finally:
             with anyio.CancelScope(shield=True):
-                await _end_group(child)
+                await child.end_group(grace=_TERM_GRACE)
+                child.close()
                 with anyio.move_on_after(_DRAIN_GRACE):
                     await said.ended.wait()
                 tasks.cancel_scope.cancel()
@@ -107,25 +104,6 @@ def _start(command: Sequence[str], given: bytes, environment: Mapping[str, str])
             os.close(theirs)
     os.set_blocking(ours, False)
     return child, ours
-
-
-async def _end_group(child: ChildProcess) -> None:
-    if child.exit_code is None:
-        _signal(child.pid, signal.SIGTERM)
-        with anyio.move_on_after(_TERM_GRACE):
-            await child.wait_end()
-    # Also to what it has left: until the child is reaped, nobody else gets the group's number.
-    if not child.reaped:
-        _signal(child.pid, signal.SIGKILL)
-    with anyio.move_on_after(_KILL_GRACE):
-        await child.wait()
-    child.close()
-
-
-def _signal(group: int, number: signal.Signals) -> None:
-    # Nobody is left, or (macOS) only those that have ended.
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, number)
 
 
 class _LastWords:

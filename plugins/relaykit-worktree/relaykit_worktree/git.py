@@ -19,7 +19,6 @@ from anyio import to_thread
 
 from relaykit.process import ChildProcess
 from relaykit_worktree.errors import GitError, RepositoryBusy, git_failed, os_failed
-from relaykit_worktree.processes import end_group
 
 _GRACE = 2.0  # seconds for git to remove its lock files after SIGTERM
 _PAUSE = 0.02  # seconds between two looks at a lock of ours
@@ -273,7 +272,7 @@ async def _communicate(
         except BaseException:
             with anyio.CancelScope(shield=True):
                 # SIGTERM first: git then takes its lock files away by itself.
-                await end_group(process, grace=_GRACE)
+                await process.end_group(grace=_GRACE)
             raise
         output.seek(0)
         errors.seek(0)

@@ -1,16 +1,11 @@
-"""Who works in a directory right now, and how a program that we started is ended."""
+"""Who works in a directory right now."""
 
 from __future__ import annotations
 
 import os
-import signal
-from contextlib import suppress
 from pathlib import Path
 
-import anyio
 from anyio import to_thread
-
-from relaykit.process import ChildProcess
 
 
 async def processes_in(directory: Path, *, proc: Path = Path("/proc")) -> list[int]:
@@ -42,26 +37,6 @@ def is_gone(pid: int, began: int | None) -> bool:
         pass
     now = started(pid)
     return began is not None and now is not None and now != began
-
-
-async def end_group(process: ChildProcess, *, grace: float) -> None:
-    """End a program with whatever it has started in its process group, and reap it. Call it shielded.
-
-    :param grace: seconds to end by itself after SIGTERM, if it has not ended yet.
-    """
-    if process.exit_code is None:
-        _signal_group(process, signal.SIGTERM)
-        with anyio.move_on_after(grace):
-            await process.wait_end()
-    if not process.reaped:  # else the number of its group may be another's by now
-        _signal_group(process, signal.SIGKILL)
-    await process.wait()
-
-
-def _signal_group(process: ChildProcess, number: signal.Signals) -> None:
-    # PermissionError is what macOS says of a group that holds only zombies.
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, number)
 
 
 def _scan(directory: Path, proc: Path) -> list[int]:

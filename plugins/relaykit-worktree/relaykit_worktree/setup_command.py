@@ -20,7 +20,6 @@ from relaykit.environment import safe_environment
 from relaykit.process import ChildProcess
 from relaykit.session import Session
 from relaykit_worktree.errors import SetupFailed
-from relaykit_worktree.processes import end_group
 from relaykit_worktree.settings import WorktreeSettings
 
 _GRACE = 5.0  # seconds for the command to end by itself after SIGTERM
@@ -107,7 +106,7 @@ class SetupCommand:
                     await telling.tell()
         finally:
             with anyio.CancelScope(shield=True):
-                await end_group(process, grace=_GRACE)
+                await process.end_group(grace=_GRACE)
         return exit_code
 
 
