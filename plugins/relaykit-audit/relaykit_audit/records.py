@@ -49,20 +49,17 @@ def of_transition(transition: Transition) -> Record | None:
 
 def of_attached(client: ClientAttached) -> Record:
     """Return the record of a client that begins to follow a session."""
-    return {
-        **_begun("client.attached", client.by, client.at),
-        "session": client.session_id,
-        "client": client.client_id,
-        "protocol": client.protocol,
-        "access": client.role,
-        "owner": client.owner,
-    }
+    return {**_client("client.attached", client), "owner": client.owner}
 
 
 def of_detached(client: ClientDetached) -> Record:
     """Return the record of a client that stops following a session."""
+    return _client("client.detached", client)
+
+
+def _client(what: str, client: ClientAttached | ClientDetached) -> Record:
     return {
-        **_begun("client.detached", client.by, client.at),
+        **_begun(what, client.by, client.at),
         "session": client.session_id,
         "client": client.client_id,
         "protocol": client.protocol,
