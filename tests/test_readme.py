@@ -1,30 +1,13 @@
 """The README is held to the code."""
 
-import inspect
 import re
 from pathlib import Path
 
-import relaykit.hooks.specs
 from relaykit.agent import ToolUse
 from relaykit.relay.permission_rules import Scene, rule_on
 from support.plugin_sites import settings_from
 
 README = Path(__file__).parent.parent / "README.md"
-
-
-def hook_rows() -> list[str]:
-    rows = []
-    for name, spec in inspect.getmembers(relaykit.hooks.specs, inspect.isfunction):
-        if name.startswith("relaykit_"):
-            first_line = (inspect.getdoc(spec) or "").splitlines()[0].replace("``", "`")
-            arguments = ", ".join(f"`{argument}`" for argument in inspect.signature(spec).parameters)
-            rows.append(f"| `{name}` | {arguments or 'none'} | {first_line} |")
-    return sorted(rows)
-
-
-def test_the_hooks_table_has_a_row_for_each_hook_and_no_other() -> None:
-    rows = [line for line in README.read_text().splitlines() if line.startswith("| `relaykit_")]
-    assert sorted(rows) == hook_rows()
 
 
 def test_the_walkthrough_is_the_example_that_the_tests_run() -> None:

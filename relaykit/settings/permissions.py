@@ -36,13 +36,16 @@ class PermissionRule:
     """One table of ``[[permissions]]``: it matches what has everything that it names."""
 
     action: RuleAction = setting(
-        help="`allow` (once), `reject`, or `ask`: leave it to people, whatever later rules say"
+        help='`"allow"` (once, where the agent offers that), `"reject"`, or `"ask"`: people are asked, whatever later '
+        "rules say",
     )
-    kind: ToolKind | None = setting(None, help="the tool's kind, as ACP has it")
+    kind: ToolKind | None = setting(
+        None, help=f"the tool's kind, as ACP has it: {', '.join(f'`{kind}`' for kind in ToolKind)}"
+    )
     path: str | None = setting(
         None,
         help="a pattern for the files that are touched, absolute or in the session's worktree: `*` and `?` stay within "
-        "one name, `**` is any number of directories",
+        "one name, `**` is any number of directories, a `/` at the end means what is in there",
     )
     agent: str | None = setting(None, help="the agent's name")
     project: str | None = setting(None, help="the project's name")

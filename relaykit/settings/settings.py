@@ -77,25 +77,28 @@ class RelaySettings:
     cleaner_timeout: float = setting(30.0, help="seconds that one cleaner may take")
     when_busy: str = setting(
         "queue",
-        help="what becomes of a prompt while a turn runs: `queue`, it waits in order, or `refuse`",
+        help='what becomes of a prompt while a turn runs: `"queue"`, it waits in order, and every client sees the '
+        'queue; or `"refuse"`',
     )
     max_queued_prompts: int = setting(16, help="prompts of a session that may wait for its running turn")
     permission_timeout: float = setting(
         0.0,
-        help="seconds after which a question that nobody has answered is answered with no; 0 for never",
+        help="seconds after which a question that nobody has answered, whoever is there, is answered with no; "
+        "0 for never",
     )
     max_sessions: int = setting(
-        0, help="sessions that may live at once, those that sleep too; 0 for any number"
+        0, help="sessions that may live at once, those that sleep too; one more is refused. 0 for any number"
     )
     max_sessions_per_owner: int = setting(0, help="the same, of each owner; 0 for any number")
     max_duration: float = setting(
         0.0,
-        help="seconds after which a session is ended, once no turn runs and no question is open; 0 for never",
+        help="seconds of a session's life, restarts and sleep counted in, after which it is ended, once no turn runs "
+        "and no question is open; being resumed begins another. 0 for never",
     )
     grace_period: float = setting(
         0.0,
-        help="seconds after its last client has left after which a session whose agent could not go on later is "
-        "ended, once no turn runs and no question is open; 0 for never",
+        help="seconds without a client after which a session whose agent could not go on later is ended, "
+        "once no turn runs and no question is open; 0 for never",
     )
     idle_timeout: float = setting(
         1800.0,
@@ -107,12 +110,12 @@ class RelaySettings:
     )
     on_shutdown: str = setting(
         "sleep",
-        help="what becomes of sessions whose agents can go on later when the relay stops: `sleep` or `end`",
+        help='what becomes of sessions whose agents can go on later when the relay stops: they `"sleep"`, or `"end"`',
     )
     on_crash: str = setting(
         "resume",
-        help="what becomes of a session whose agent ends by itself: `resume`, it is started again if it can go on, or "
-        "`end`",
+        help='what becomes of a session whose agent ends by itself: `"resume"`, it is started again if it can go on; '
+        'or `"end"`',
     )
     retention_days: float = setting(30.0, help="days for which the transcripts of ended sessions are kept")
     tail_bytes: int = setting(8 * 1024 * 1024, help="bytes of each conversation that are kept in memory")

@@ -19,13 +19,15 @@ class AcpSettings:
         300.0, help="seconds in which npx must have fetched the package that an agent is in"
     )
     max_spawning: int = setting(
-        0, help="agents that are started at once, the others wait in order; 0 for two a core, at least 4"
+        0,
+        help="agents that are started at once, those that wake too; the others wait in order. 0 for two a core, at "
+        "least 4",
     )
     spawn_queue_timeout: float = setting(
         60.0, help="seconds that an agent may wait for its turn to be started"
     )
     memory_max: str = setting(
-        "", help='memory that an agent may use with all that it starts, as "2G"; over it the session ends'
+        "", help='memory that an agent may use with all that it starts, as `"2G"`; over it the session ends'
     )
     processes_max: int = setting(
         0,
@@ -33,14 +35,14 @@ class AcpSettings:
     )
     cpu_max: float = setting(
         0.0,
-        help="CPUs that an agent may use with all that it starts, as 1.5; it is slowed down to that. 0 for all",
+        help="CPUs that an agent may use with all that it starts, as `1.5`; it is slowed down to that. 0 for all",
     )
     eof_grace: float = setting(2.0, help="seconds to end in, after its input was closed")
     term_grace: float = setting(5.0, help="seconds to end in, after SIGTERM; then SIGKILL")
     max_frame_bytes: int = setting(32 * 1024 * 1024, help="bytes that one message of an agent may have")
     known_agents: bool = setting(
         True,
-        help="offer the known agents that are found here, besides those in [agents.NAME]",
+        help="offer the known agents that are found here, besides those in `[agents.NAME]`",
     )
 
     def __post_init__(self) -> None:

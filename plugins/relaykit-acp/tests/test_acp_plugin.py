@@ -3,7 +3,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ from relaykit.errors import SpawnError
 from relaykit.hooks.registration import PluginContext
 from relaykit.meter import NO_METER
 from relaykit.session.cleaner import Phase
-from relaykit.settings.kinds import to_toml
 from relaykit.testing import FakeClock, FakeIds
 from relaykit_acp import echo_agent
 from relaykit_acp.finding import ECHO
@@ -66,12 +64,6 @@ def test_the_echo_agent_needs_the_standard_library_alone() -> None:
     subprocess.run(
         [sys.executable, "-ISc", code, echo_agent.__file__], stdin=subprocess.DEVNULL, check=True, timeout=30
     )
-
-
-def test_the_readme_has_every_setting_with_its_default() -> None:
-    readme = README.read_text()
-    for setting in fields(AcpSettings):
-        assert f"| `{setting.name}` | `{to_toml(setting.default)}` |" in readme
 
 
 def test_the_readme_has_every_way_not_to_start() -> None:

@@ -29,13 +29,13 @@ class HookSettings:
     """One table of ``[[hooks]]``: it is for what has everything that it names."""
 
     on: tuple[str, ...] = setting(help="the events that it is for")
-    agent: str | None = setting(None, help="the agent's name")
-    role: str | None = setting(
-        None, help="a pattern for the session's role (`agent_id`), with `*` and `?` as in the shell"
+    agent: str | None = setting(None, help="only sessions with this agent")
+    role: str | None = setting(None, help="only roles (`agent_id`) like this: `*` and `?` as in the shell")
+    project: str | None = setting(None, help="only sessions of this project")
+    cause: tuple[str, ...] = setting(
+        (), help=f"only ends of these causes: of {', '.join(f'`{cause}`' for cause in Cause)}"
     )
-    project: str | None = setting(None, help="the project's name")
-    cause: tuple[str, ...] = setting((), help='causes of the session\'s end, as `["AGENT_EXITED"]`')
-    run: tuple[str, ...] = setting((), help="program and arguments, which may have fields: `{agent_id}`")
+    run: tuple[str, ...] = setting((), help="program and arguments, which may have fields, as `{agent_id}`")
     env: tuple[str, ...] = setting((), help="names of environment variables to pass on to the program")
     post: str | None = setting(None, help="the URL to post to instead", shown=_host_alone)
     secret: str | None = setting(
@@ -153,9 +153,9 @@ class HookSettings:
 class ActionsSettings:
     """``[plugins.actions]``."""
 
-    concurrency: int = setting(4, help="how many actions of one hook may be under way at once")
+    concurrency: int = setting(4, help="actions of one hook that may be under way at once")
     max_pending: int = setting(
-        256, help="how many actions of one hook may wait or be under way; what comes then is dropped"
+        256, help="actions of one hook that may wait or be under way; what comes then is dropped"
     )
     retries: int = setting(8, help="how often a post that failed is tried again")
     shutdown_timeout: float = setting(

@@ -13,7 +13,9 @@ class AuditSettings:
     """``[plugins.audit]``."""
 
     path: Path | None = setting(
-        None, help="the file; by default `audit/audit.jsonl` in the state directory. Its directory must exist"
+        None,
+        help="the file, of mode 0600; by default `audit/audit.jsonl` in the state directory. The "
+        "directory of another must exist",
     )
     max_bytes: int = setting(16 * 1024 * 1024, help="bytes after which a new file is begun; 0 for never")
     keep: int = setting(9, help="full files that are kept: `audit.jsonl.1` is the latest")

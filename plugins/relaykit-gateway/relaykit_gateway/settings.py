@@ -19,22 +19,35 @@ class GatewaySettings:
 
     host: str = setting("127.0.0.1", help="the address to listen on")
     port: int = setting(7433, help="the port to listen on; 0 for any free one")
-    public_url: str = setting("", help="how clients reach it from outside, as https://relay.example.com")
+    public_url: str = setting("", help="how clients reach it from outside, as `https://relay.example.com`")
     token: str = setting("", help="what clients must know; by default one is made and kept", secret=True)
-    auth: bool = setting(True, help="whether clients must know the token; may be false on loopback alone")
-    origins: tuple[str, ...] = setting((), help="other web origins whose pages may connect")
-    max_message_bytes: int = setting(1024 * 1024, help="the longest message that a client of /ws may send")
-    client_mcp_servers: bool = setting(
-        False, help="whether clients of /acp may name MCP servers, of the types http and sse alone"
+    auth: bool = setting(
+        True,
+        help="whether clients must know the token; `false` is refused on an address that is not loopback",
     )
-    max_clients: int = setting(4096, help="how many clients may be connected at once; 0 for any number")
+    origins: tuple[str, ...] = setting((), help="other web origins whose pages may connect")
+    max_message_bytes: int = setting(
+        1024 * 1024, help="bytes that a message of a client of `/ws` may have; `/acp` takes 16 MiB"
+    )
+    client_mcp_servers: bool = setting(
+        False, help="whether clients of `/acp` may name MCP servers, of the types http and sse alone"
+    )
+    max_clients: int = setting(
+        4096,
+        help="how many clients may be connected at once; one more is answered with 503. 0 for any number",
+    )
     max_messages_per_second: int = setting(
         10_000, help="how many messages a client may send a second, in the long run; 0 for any number"
     )
     ping_interval: float = setting(30.0, help="seconds between pings to a client")
-    pong_timeout: float = setting(10.0, help="seconds that a client may take to answer a ping")
+    pong_timeout: float = setting(
+        10.0,
+        help="seconds that a client may take to answer a ping; who does not, and takes nothing, is dropped, and can "
+        "come back",
+    )
     stall_timeout: float = setting(
-        30.0, help="seconds that a client may take nothing while there is something for it"
+        30.0,
+        help="seconds that a client may take nothing while there is something for it; then it is sent away",
     )
 
     def __post_init__(self) -> None:

@@ -13,19 +13,23 @@ class PostgresSettings:
 
     dsn: str = setting(
         "",
-        help="a connection string or URI, as libpq takes it; what it leaves out is taken from PGHOST, PGPASSWORD …",
+        help="a connection string or URI, as libpq takes it, with all of its parameters (`sslmode`, several hosts, "
+        "`target_session_attrs` …). What it leaves out comes from `PGHOST`, `PGUSER`, `PGPASSWORD`, `PGSERVICE` and "
+        "the others; empty, all of it does. In a URI, percent-encode what is special in a password",
         secret=True,
     )
     schema: str = setting("relaykit", help="the schema that holds the tables; made if it is missing")
-    pool_size: int = setting(8, help="how many connections are open at most")
+    pool_size: int = setting(8, help="connections that are open at most")
     connect_timeout: float = setting(
-        5.0, help="seconds that making a connection may take; whole ones, at least 2"
+        5.0,
+        help="seconds that making a connection may take, for each host: whole ones, at least 2. A `connect_timeout` "
+        "in the dsn goes before it",
     )
     statement_timeout: float = setting(
         5.0, help="seconds after which the server gives a statement up; 0: the server's own setting"
     )
     call_timeout: float = setting(
-        10.0, help="seconds after which a call fails, with everything that was tried in them"
+        10.0, help="seconds after which a call fails, with every try that was made in them"
     )
 
     def __post_init__(self) -> None:

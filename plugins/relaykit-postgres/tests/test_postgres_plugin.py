@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +90,3 @@ def test_its_table_is_read_and_its_dsn_is_secret(tmp_path: Path) -> None:
     settings = plugins.settings_for("postgres")
     assert settings == PostgresSettings(dsn="host=db password=s3cret", pool_size=3, call_timeout=2.5)
     assert "s3cret" not in repr(settings)
-
-
-def test_the_readme_has_every_setting() -> None:
-    text = README.read_text(encoding="utf-8")
-    for field in fields(PostgresSettings):
-        assert f"| `{field.name}` | `{field.default!r}` |".replace("'", '"') in text

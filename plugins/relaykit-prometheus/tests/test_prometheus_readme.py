@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 
 import anyio
@@ -15,7 +13,6 @@ import pytest
 from relaykit.errors import RelaykitError
 from relaykit_prometheus import reference
 from relaykit_prometheus.assets import NAMES
-from relaykit_prometheus.settings import PrometheusSettings
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -45,14 +42,6 @@ def test_every_metric_has_its_help_and_every_label_its_name() -> None:
     assert {"sessions", "agent_shutdown_steps", "worktrees_kept"} <= {figure.name for figure in figures}
     for row in reference.table(figures).splitlines():
         assert row.count(" | ") == 3, row
-
-
-def test_the_table_of_settings_is_what_the_dataclass_has() -> None:
-    written = [(key.strip("`"), default.strip("`")) for key, default, _ in rows_under("Settings")]
-    assert written == [
-        (key.name, "none" if key.default is None else json.dumps(key.default))
-        for key in fields(PrometheusSettings)
-    ]
 
 
 def test_the_files_are_named() -> None:

@@ -15,13 +15,16 @@ class SqliteSettings:
 
     path: Path | None = setting(
         None,
-        help="the database, on a local disk, in a directory that exists; by default in the state directory",
+        help="the database; by default `sqlite/relay.db` in the state directory. The directory of another must exist, "
+        "**on a local disk**: over NFS, SMB and the like locks do not hold, and a write-ahead log needs memory that "
+        "its users share",
     )
     synchronous: Literal["full", "normal"] = setting(
-        "full", help="when the disk must have it: at each commit, or (normal) at each checkpoint"
+        "full", help='when the disk must have it: `"full"` at each commit, `"normal"` at each checkpoint'
     )
     busy_timeout: float = setting(
-        5.0, help="seconds to wait for another process that holds the database's lock"
+        5.0,
+        help="seconds to wait for another process that holds SQLite's lock, such as a shell with an open transaction",
     )
 
     def __post_init__(self) -> None:

@@ -49,12 +49,19 @@ class OnDirty(StrEnum):
 class WorktreeSettings:
     """How worktrees are made, and what may go with them."""
 
-    base: str = setting("HEAD", help="the revision from which a role's new branch starts")
+    base: str = setting(
+        "HEAD",
+        help="the revision from which a role's new branch starts: a branch, a tag, a commit, `origin/main` … It is "
+        "resolved to a commit once, when the session begins",
+    )
     fetch: bool = setting(
-        False, help="fetch `base`, which is a remote's branch then, before a role's new branch starts from it"
+        False,
+        help="fetch `base` first, which is a remote's branch then (`origin/main`): that branch alone. If it cannot be "
+        "fetched the session does not start: who asks for the newest is not to work on something old unawares",
     )
     setup: tuple[str, ...] = setting(
-        (), help="program and arguments to run in a new worktree before its agent starts; no shell"
+        (),
+        help='program and arguments to run in a new worktree before its agent starts, as `["npm", "ci"]`; no shell',
     )
     setup_timeout: float = setting(600.0, help="seconds that `setup` may take")
     setup_env: tuple[str, ...] = setting((), help="names of environment variables to pass on to `setup`")
@@ -64,14 +71,18 @@ class WorktreeSettings:
         "`remove`: the same, for `parked_days`",
     )
     parked_days: float = setting(
-        30.0, help="days after which `relaykit worktrees gc` drops what `remove` has parked; 1 or more"
+        30.0, help="days after which `relaykit worktrees gc` may drop what `remove` has parked; 1 or more"
     )
     disposable: tuple[str, ...] = setting(
         DISPOSABLE,
-        help="names of ignored files and directories that may be deleted with a worktree; `*` and `?` match",
+        help="names of *ignored* files and directories that may be deleted with a worktree, as tools make them again: "
+        "a path is disposable if any part of it has such a name; `*` and `?` match. Yours replaces the list",
     )
     git_timeout: float = setting(
-        60.0, help="seconds that one git command may take, waiting for git's locks included"
+        60.0,
+        help="seconds that one git command may take, waiting for git's own locks included, also for a repository "
+        "in which another relay, or `relaykit worktrees`, is at work. A checkout is one command: raise it for very "
+        "large ones",
     )
 
     def __post_init__(self) -> None:
