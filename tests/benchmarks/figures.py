@@ -13,6 +13,8 @@ class Figure:
 
     :param reference: the same, measured in the same run on something bare; None where there is none.
     :param target: what is aimed for: of `value`, or of its ratio to the reference.
+    :param paired_ratio: the median of each turn's own ratio, where the speed of the machine changes from turn to turn:
+        two medians are then of different turns.
     """
 
     name: str
@@ -22,6 +24,13 @@ class Figure:
     reference_name: str = ""
     target: str = ""
     met: bool | None = None
+    paired_ratio: float | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        if self.paired_ratio is not None:
+            return self.paired_ratio
+        return self.value / self.reference if self.reference else None
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -30,7 +39,7 @@ class Figure:
 def print_table(figures: Sequence[Figure]) -> None:
     rows = [("", "relaykit", "", "reference", "ratio", "aim", "")]
     for figure in figures:
-        ratio = f"{figure.value / figure.reference:.2f}" if figure.reference else ""
+        ratio = f"{figure.ratio:.2f}" if figure.ratio else ""
         reference = f"{_shown(figure.reference)} {figure.reference_name}" if figure.reference else ""
         met = {True: "met", False: "MISSED", None: ""}[figure.met]
         rows.append((figure.name, _shown(figure.value), figure.unit, reference, ratio, figure.target, met))
