@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import jsonschema
 import pytest
 
 from relaykit.commands import main
-from relaykit.settings import describe
+from relaykit.settings import Where, describe, setting
 from relaykit.settings.schema import json_schema
 from support.plugin_sites import settings_from
 from support.settings_tables import Everything, Guarded
@@ -33,6 +34,14 @@ mcp_servers = [{ name = "files", command = "files-mcp", args = [], env = [] }]
 action = "allow"
 kind = "read"
 
+[[hooks]]
+name = "first"
+
+[plugins.actions]
+retries = 1
+[[plugins.actions.steps]]
+name = "one"
+
 [plugins.x]
 mode = "safe"
 colour = "dark-blue"
@@ -44,9 +53,26 @@ token = "hush"
 """
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A table of a list."""
+
+    name: str = setting(help="what it is called")
+    where: Where = Where()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """Two lists, one of them at the top of the file."""
+
+    retries: int = setting(0, help="how often")
+    hooks: tuple[Step, ...] = setting((), help="at the top")
+    steps: tuple[Step, ...] = setting((), help="in the plugin's own table")
+
+
 @pytest.fixture
 def schema() -> Any:
-    found = json_schema({"x": Everything, "y": Guarded})
+    found = json_schema({"x": Everything, "y": Guarded, "actions": Listing})
     jsonschema.Draft7Validator.check_schema(found)
     return found
 
@@ -59,6 +85,7 @@ def test_what_relaykit_takes_is_valid(schema: Any, tmp_path: Path) -> None:
     settings = settings_from(tmp_path, GOOD)
     settings.plugin("x", Everything)
     settings.plugin("y", Guarded)
+    settings.plugin("actions", Listing)
     assert is_valid(schema, GOOD)
 
 
@@ -74,6 +101,12 @@ def test_what_relaykit_takes_is_valid(schema: Any, tmp_path: Path) -> None:
         "[plugins.x]\nwhole = 1.5",
         "[plugins.x]\nlabels = { a = 1 }",
         "[nothing]",
+        "[[hooks]]",
+        "[[hooks]]\nname = 'a'\nnom = 'b'",
+        "[[hooks]]\nname = 'a'\nwhere = { table = 'hooks[1]' }",
+        "[hooks]\nname = 'a'",
+        "[[plugins.actions.hooks]]\nname = 'a'",
+        "[[plugins.actions.steps]]",
     ],
 )
 def test_what_relaykit_refuses_is_not(schema: Any, toml: str) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from relaykit.settings.declaration import Where
+from relaykit.settings.kinds import table_of
+from relaykit.settings.lists import LISTS
 from relaykit.settings.permissions import PermissionRule
 from relaykit.settings.settings import AgentSettings, ProjectSettings, RelaySettings
 from relaykit.settings.sources import is_secret
@@ -44,24 +47,41 @@ def json_schema(plugins: Mapping[str, type]) -> Json:
             "projects": {"type": "object", "additionalProperties": _table(ProjectSettings)},
             "agents": {"type": "object", "additionalProperties": _table(AgentSettings)},
             "permissions": {"type": "array", "items": _table(PermissionRule)},
+            **{
+                each.name: _key(each, hint)
+                for name, cls in plugins.items()
+                for each, hint in _declared(cls, ())
+                if LISTS.get(each.name) == ("plugins", name)
+            },
             "plugins": {
                 "type": "object",
-                "properties": {name: _table(cls) for name, cls in sorted(plugins.items())},
+                "properties": {name: _table(cls, ("plugins", name)) for name, cls in sorted(plugins.items())},
             },
         },
     }
 
 
-def _table(cls: type) -> Json:
-    hints = get_type_hints(cls)
-    declared = fields(cls)
-    required = [each.name for each in declared if each.default is MISSING and each.default_factory is MISSING]
+def _table(cls: type, path: tuple[str, ...] = ()) -> Json:
+    declared = _declared(cls, path)
+    required = [
+        each.name for each, _ in declared if each.default is MISSING and each.default_factory is MISSING
+    ]
     return {
         "type": "object",
         "additionalProperties": False,
-        "properties": {each.name: _key(each, hints[each.name]) for each in declared},
+        "properties": {each.name: _key(each, hint) for each, hint in declared},
         **({"required": required} if required else {}),
     }
+
+
+def _declared(cls: type, path: tuple[str, ...]) -> Sequence[tuple[Field[Any], object]]:
+    """Return the keys of a table and their types, without a list that is at the top of the file instead."""
+    hints = get_type_hints(cls)
+    return [
+        (each, hints[each.name])
+        for each in fields(cls)
+        if hints[each.name] is not Where and not (path and LISTS.get(each.name) == path)
+    ]
 
 
 def _key(declaration: Field[Any], hint: object) -> Json:
@@ -80,6 +100,8 @@ def _kind(hint: object) -> Json:
     """Return what a field takes, as `kind_of` does for who reads it."""
     if (simple := _SIMPLE.get(hint)) is not None:
         return simple
+    if (table := table_of(hint)) is not None:
+        return {"type": "array", "items": _table(table)}
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in {Union, types.UnionType}:
         (other,) = [argument for argument in arguments if argument is not types.NoneType]
