@@ -1,6 +1,6 @@
 """Reference tables of a README, from the objects: ``python -m relaykit.testing.reference README.md …``.
 
-What stands between two marks of a Markdown file, each on a line of its own, is written anew. There are three kinds:
+What stands between two marks of a Markdown file, each on a line of its own, is written anew. There are four kinds:
 
 ``<!-- settings: [plugins.NAME] -->`` … ``<!-- /settings -->``
     the keys of a table. So are ``[relay]``, ``[projects.NAME]``, ``[agents.NAME]`` and ``[[permissions]]``, and every
@@ -9,6 +9,8 @@ What stands between two marks of a Markdown file, each on a line of its own, is 
     the hooks that an installed plugin implements, with the first line of each docstring.
 ``<!-- hooks -->`` … ``<!-- /hooks -->``
     all hooks that there are.
+``<!-- metrics: package.module -->`` … ``<!-- /metrics -->``
+    every `Figure` that is declared in that module.
 
 Those of a plugin whose hooks depend on the environment are those of the environment now. A test keeps them from going
 stale::
@@ -24,6 +26,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, get_type_hints
@@ -32,6 +35,7 @@ from relaykit.errors import RelaykitError, did_you_mean
 from relaykit.hooks import specs
 from relaykit.hooks.loader import load_plugins
 from relaykit.hooks.plugin_set import PluginSet
+from relaykit.meter import Figure
 from relaykit.settings import (
     AgentSettings,
     PermissionRule,
@@ -44,10 +48,10 @@ from relaykit.settings.kinds import table_of, to_toml
 from relaykit.settings.lists import LISTS
 
 _BLOCK = re.compile(
-    r"^(?P<begin><!-- (?P<kind>settings|hooks)(?:: (?P<subject>\S+))? -->\n).*?^(?P<end><!-- /(?P=kind) -->)",
+    r"^(?P<begin><!-- (?P<kind>settings|hooks|metrics)(?:: (?P<subject>\S+))? -->\n).*?^(?P<end><!-- /(?P=kind) -->)",
     re.DOTALL | re.MULTILINE,
 )
-_MARK = re.compile(r"^<!-- /?(?:settings|hooks)\b", re.MULTILINE)
+_MARK = re.compile(r"^<!-- /?(?:settings|hooks|metrics)(?:: \S+)? -->", re.MULTILINE)
 
 _CORE = {
     "[relay]": RelaySettings,
@@ -69,6 +73,8 @@ def with_tables(text: str) -> str:
         kind, subject = block["kind"], block["subject"]
         if kind == "settings":
             rows = _settings(_found("settings", subject or "", tables))
+        elif kind == "metrics":
+            rows = _metrics(subject or "")
         elif subject is None:
             rows = _all_hooks()
         else:
@@ -77,7 +83,7 @@ def with_tables(text: str) -> str:
         return f"{block['begin']}{_table(rows)}\n{block['end']}"
 
     if len(_MARK.findall(text)) != 2 * len(_BLOCK.findall(text)):
-        raise RelaykitError("a mark of settings or hooks has no other half")
+        raise RelaykitError("a mark of settings, hooks or metrics has no other half")
     return _BLOCK.sub(renewed, text)
 
 
@@ -142,6 +148,22 @@ def _hooks_of(plugin: str, hooks: Sequence[str], plugins: PluginSet) -> Iterator
         for found in plugins.implementations(hook):
             if found.plugin == plugin:
                 yield (f"`{hook}`", _first_line(found.function))
+
+
+def _metrics(module: str) -> Iterator[Row]:
+    yield ("metric", "kind", "labels", "what it says")
+    try:
+        declared = vars(import_module(module)).values()
+    except (ImportError, ValueError) as error:
+        raise RelaykitError(f"there is no module {module!r} with metrics: {error}") from error
+    for figure in declared:
+        if isinstance(figure, Figure):
+            kind = f"{figure.kind}, {figure.unit}" if figure.unit else figure.kind
+            labels = (
+                f"`{label}`: {', '.join(values)}" if values else f"`{label}`"
+                for label, values in figure.labels.items()
+            )
+            yield (f"`{figure.name}`", kind, "; ".join(labels), figure.help)
 
 
 def _first_line(function: object) -> str:

@@ -138,7 +138,9 @@ def agents_left() -> list[str]:
 def watchers_of(relay: int) -> list[int]:
     """Return the process that would end the relay's agents after its death."""
     children = " ".join(path.read_text() for path in Path(f"/proc/{relay}/task").glob("*/children")).split()
-    found = [int(pid) for pid in children if b"relaykit_acp/marked.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    found = [
+        int(pid) for pid in children if b"relaykit_acp/marked.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
     assert found
     return found
 

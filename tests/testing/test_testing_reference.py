@@ -26,7 +26,7 @@ def _all_of_otel(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def marks(text: str) -> set[str]:
-    return set(re.findall(r"^<!-- ((?:settings|hooks).*) -->$", text, re.MULTILINE))
+    return set(re.findall(r"^<!-- ((?:settings|hooks|metrics).*) -->$", text, re.MULTILINE))
 
 
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: path.parent.name)
@@ -38,8 +38,13 @@ def test_our_readmes_say_what_the_objects_say(readme: Path) -> None:
 @pytest.mark.parametrize("readme", READMES[1:], ids=lambda path: path.parent.name)
 def test_each_plugins_readme_has_its_tables(readme: Path) -> None:
     name = readme.parent.name.removeprefix("relaykit-")
-    settings = list((readme.parent / f"relaykit_{name}").glob("settings.py"))
-    wanted = {f"hooks: {name}", *(f"settings: [plugins.{name}]" for _ in settings)}
+    package = readme.parent / f"relaykit_{name}"
+    wanted = {f"hooks: {name}"}
+    if (package / "settings.py").exists():
+        wanted.add(f"settings: [plugins.{name}]")
+    for path in package.rglob("*.py"):
+        if re.search(r"^[A-Z_]+ = Figure\(", path.read_text(), re.MULTILINE):
+            wanted.add(f"metrics: {'.'.join(path.relative_to(readme.parent).with_suffix('').parts)}")
     assert wanted <= marks(readme.read_text())
 
 
@@ -88,6 +93,7 @@ def test_a_table_is_written_between_its_marks_and_nothing_else_is_changed(tmp_pa
             "<!-- settings: [plugins.apc] -->\n<!-- /settings -->\n",
             r"no settings '\[plugins.apc\]'.*plugins.acp",
         ),
+        ("<!-- metrics: relaykit.metre -->\n<!-- /metrics -->\n", "no module 'relaykit.metre'"),
         ("<!-- hooks: gatway -->\n<!-- /hooks -->\n", "no plugin 'gatway'.*'gateway'"),
     ],
 )

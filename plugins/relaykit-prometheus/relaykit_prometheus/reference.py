@@ -22,7 +22,7 @@ from relaykit_prometheus import PrometheusPlugin
 from relaykit_prometheus.meter import buckets_of, name_of
 from relaykit_prometheus.metrics import BUILD_INFO
 
-BEGIN, END = "<!-- metrics: begin -->", "<!-- metrics: end -->"
+BEGIN, END = "<!-- all metrics -->", "<!-- /all metrics -->"
 
 _SETTINGS = """
 [relay]
