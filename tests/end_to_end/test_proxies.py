@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
-from websockets.sync.client import ClientConnection, connect
 
 from support.certificates import make_certificate
 from support.servers import Server, relay
@@ -39,25 +40,25 @@ class Front:
     def get(self, path: str) -> tuple[int, Mapping[str, str]]:
         """Return the status and the headers of the answer."""
         connection = http.client.HTTPSConnection(NAME, context=self.trust, timeout=SECONDS)
-        with self.trust.wrap_socket(self._socket(), server_hostname=NAME) as connection.sock:
+        reached = socket.create_connection(("127.0.0.1", self.port), SECONDS)
+        with self.trust.wrap_socket(reached, server_hostname=NAME) as connection.sock:
             connection.request("GET", path, headers={"Connection": "close"})
             answer = connection.getresponse()
             answer.read()
             return answer.status, {name.lower(): value for name, value in answer.getheaders()}
 
-    def client(self, origin: str) -> ClientConnection:
+    def client(self, origin: str) -> connect:
         headers = {**self.server.headers, "Origin": origin}
         return connect(
             f"wss://{NAME}/acp?agent=echo",
-            sock=self._socket(),
+            host="127.0.0.1",
+            port=self.port,
+            proxy=None,
             ssl=self.trust,
             server_hostname=NAME,
             additional_headers=headers,
             open_timeout=SECONDS,
         )
-
-    def _socket(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), SECONDS)
 
 
 def nginx(scratch: Path, port: int, upstream: str) -> list[str]:
@@ -144,34 +145,42 @@ def running(command: list[str], scratch: Path, port: int) -> Iterator[None]:
             process.wait()
 
 
-def ask(
+async def ask(
     client: ClientConnection, number: int, method: str, params: dict[str, Any]
 ) -> tuple[dict[str, Any], int]:
     """Call a method, and return its result and how many notifications came before."""
-    client.send(json.dumps({"jsonrpc": "2.0", "id": number, "method": method, "params": params}))
+    await client.send(json.dumps({"jsonrpc": "2.0", "id": number, "method": method, "params": params}))
     came = 0
     while True:
-        message = json.loads(client.recv(SECONDS))
+        with anyio.fail_after(SECONDS):
+            message = json.loads(await client.recv())
         if message.get("id") == number and "method" not in message:
             result: dict[str, Any] = message["result"]
             return result, came
         came += message.get("method") == "session/update"
 
 
-def test_a_conversation_goes_through(front: Front) -> None:
-    with front.client(f"https://{NAME}") as client:
-        ask(client, 1, "initialize", {"protocolVersion": 1, "clientCapabilities": {}})
-        opened, _ = ask(client, 2, "session/new", {"cwd": "/", "mcpServers": []})
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # the client's only one
+async def test_a_conversation_goes_through(front: Front) -> None:
+    async with front.client(f"https://{NAME}") as client:
+        await ask(client, 1, "initialize", {"protocolVersion": 1, "clientCapabilities": {}})
+        opened, _ = await ask(client, 2, "session/new", {"cwd": "/", "mcpServers": []})
         prompt = [{"type": "text", "text": f"/stream {UPDATES} 200"}]
-        ended, came = ask(client, 3, "session/prompt", {"sessionId": opened["sessionId"], "prompt": prompt})
+        ended, came = await ask(
+            client, 3, "session/prompt", {"sessionId": opened["sessionId"], "prompt": prompt}
+        )
         assert ended["stopReason"] == "end_turn"
         assert came >= UPDATES
-        ask(client, 4, "session/close", {"sessionId": opened["sessionId"]})
+        await ask(client, 4, "session/close", {"sessionId": opened["sessionId"]})
 
 
-def test_a_foreign_page_stays_outside(front: Front) -> None:
-    with pytest.raises(InvalidStatus) as caught, front.client("https://elsewhere.example"):
-        pass
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_foreign_page_stays_outside(front: Front) -> None:
+    with pytest.raises(InvalidStatus) as caught:
+        async with front.client("https://elsewhere.example"):
+            pass
     assert caught.value.response.status_code == 403
 
 
