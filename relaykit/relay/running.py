@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from relaykit.errors import RelaykitError
 from relaykit.file_lock import lock as lock_file
@@ -66,10 +66,9 @@ class RunningFile:
 def running_file(state_dir: Path, *, started: datetime) -> Iterator[RunningFile]:
     """Be the one relay of this state directory for as long as the block lasts.
 
-    :raises RelaykitError: another relay is.
+    :raises RelaykitError: another relay is, or the directory cannot be written to.
     """
-    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (state_dir / _LOCK).open("a") as lock:
+    with _lock_file(state_dir) as lock:
         try:
             lock_file(lock.fileno())
         except BlockingIOError:
@@ -86,6 +85,17 @@ def running_file(state_dir: Path, *, started: datetime) -> Iterator[RunningFile]
         finally:
             with suppress(FileNotFoundError):
                 (state_dir / _FILE).unlink()
+
+
+def _lock_file(state_dir: Path) -> TextIO:
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return (state_dir / _LOCK).open("a")
+    except OSError as error:
+        raise RelaykitError(
+            f"the state directory {str(state_dir)!r} cannot be written to by the user {os.geteuid()}: {error}. Make it "
+            "that user's own, or give this relay another by `state_dir` in [relay]"
+        ) from error
 
 
 def read_running(state_dir: Path) -> Running | None:

@@ -12,6 +12,7 @@ from textwrap import dedent
 import pytest
 
 from relaykit.commands import main
+from relaykit.errors import RelaykitError
 from relaykit.relay.running import running_file
 from relaykit.testing import FakeClock
 from support.plugin_sites import Site
@@ -271,6 +272,14 @@ def test_what_the_running_relay_switched_off(
         copies = plugins_as_json(capsys)["copies"]
         assert (copies["state"], copies["reason"]) == ("switched off", "it was slow")
     assert plugins_as_json(capsys)["copies"]["state"] == "loaded"
+
+
+def test_a_state_directory_that_cannot_be_written_to(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    wanted = tmp_path / "file" / "relaykit"
+    said = f"^the state directory {str(wanted)!r} cannot be written to by the user {os.geteuid()}: .* `state_dir` in"
+    with pytest.raises(RelaykitError, match=said), running_file(wanted, started=FakeClock().now()):
+        pass
 
 
 # ---------------------------------------------------------------- relaykit settings

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from anyio import to_thread
 
-from relaykit.errors import WorkspaceError
+from relaykit.errors import NotARepository, WorkspaceError
 from relaykit.hooks.registration import Check, Finding, Surroundings, Verdict
 from relaykit_worktree.facts import read_claim
 from relaykit_worktree.git import Git
@@ -59,11 +59,13 @@ class Checks:
             await find_repository(self._git, project)
             commit = await resolve_commit(self._git, project, self._base)
         except WorkspaceError as error:
-            return Finding(
-                verdict=Verdict.TROUBLE,
-                what=f"project {name!r}: {error}",
-                fix=f"`git init`, or {_ANOTHER_WORKSPACE}",
+            # What else may be wrong says itself what to do: another base, a first commit, git's own `safe.directory`.
+            fix = (
+                f"`git init`, or {_ANOTHER_WORKSPACE}"
+                if isinstance(error, NotARepository)
+                else _ANOTHER_WORKSPACE
             )
+            return Finding(verdict=Verdict.TROUBLE, what=f"project {name!r}: {error}", fix=fix)
         return Finding(
             verdict=Verdict.OK, what=f"project {name!r} is a repository; roles begin at {commit[:12]}"
         )

@@ -54,9 +54,19 @@ async def test_git_and_the_projects(tmp_path: Path) -> None:
     head = git(good, "rev-parse", "HEAD")[:12]
     assert found[1].what == f"project 'good' is a repository; roles begin at {head}"
     assert found[2].what.startswith("project 'bare': ")
-    assert "in_place" in found[2].fix
+    assert found[2].fix.startswith("`git init`, or set `workspace")
     assert "no commit" in found[3].what
+    assert found[3].fix == 'set `workspace = "in_place"` in [relay]'
     assert list(await looking.look_at_git(surroundings(workspace="directory"))) == []
+
+
+async def test_a_repository_of_somebody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looking = checks(theirs=make_repository(tmp_path / "theirs"))
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    _, finding = await looking.look_at_git(surroundings())
+    assert finding.verdict is Verdict.TROUBLE
+    assert "safe.directory" in finding.what
+    assert "git init" not in finding.fix
 
 
 async def test_a_git_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
