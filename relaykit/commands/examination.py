@@ -109,7 +109,12 @@ class _Examination:
     async def look(self) -> list[Found]:
         found = [Found("plugins", finding) for finding in self._look_at_plugins()]
         found += [Found("state", finding) for finding in _state_directory(self._settings.state_dir)]
-        running = read_running(self._settings.state_dir)
+        try:
+            running = read_running(self._settings.state_dir)
+        except RelaykitError as error:  # storage, and what plugins look at, depend on whether one runs
+            found.append(Found("relay", trouble(str(error))))
+            found += [Found("agents", finding) for finding in self._look_at_agents()]
+            return [*found, *(Found("parts", finding) for finding in self._look_at_parts())]
         sessions = None
         if running is not None:
             found.append(Found("relay", await look_at_relay(running)))

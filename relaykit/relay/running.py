@@ -99,7 +99,10 @@ def _lock_file(state_dir: Path) -> TextIO:
 
 
 def read_running(state_dir: Path) -> Running | None:
-    """Return what the relay of this state directory says of itself, or None if none runs."""
+    """Return what the relay of this state directory says of itself, or None if none runs.
+
+    :raises RelaykitError: the directory cannot be looked into: whether one runs is not known.
+    """
     try:
         with (state_dir / _LOCK).open() as lock:
             try:
@@ -111,6 +114,11 @@ def read_running(state_dir: Path) -> Running | None:
         told = json.loads((state_dir / _FILE).read_text())
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise RelaykitError(
+            f"the state directory {str(state_dir)!r} cannot be read by the user {os.geteuid()}: {error}. Correct "
+            "`state_dir` in [relay], or come as the user whose relay it is"
+        ) from error
     return Running(
         pid=told["pid"],
         started=datetime.fromisoformat(told["started"]),

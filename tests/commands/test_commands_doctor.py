@@ -161,11 +161,13 @@ def test_a_state_directory(
 def test_a_state_directory_that_is_a_file(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (work / "relaykit.toml").write_text("[relay]\nstate_dir = 'state'\n")
     (work / "state").touch()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("relaykit.commands.examination.read_running", lambda _: None)
-        code, found = examined(capsys)
+    code, found = examined(capsys)
     assert code == 1
     assert lines_of(found, "state") == [("trouble", f"{work / 'state'} is no directory")]
+    [(verdict, what)] = lines_of(found, "relay")
+    assert verdict == "trouble"
+    assert "cannot be read" in what
+    assert lines_of(found, "agents")
 
 
 # ---------------------------------------------------------------- storage, and the relay that has it

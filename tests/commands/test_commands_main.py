@@ -13,7 +13,7 @@ import pytest
 
 from relaykit.commands import main
 from relaykit.errors import RelaykitError
-from relaykit.relay.running import running_file
+from relaykit.relay.running import read_running, running_file
 from relaykit.testing import FakeClock
 from support.plugin_sites import Site
 
@@ -280,6 +280,11 @@ def test_a_state_directory_that_cannot_be_written_to(tmp_path: Path) -> None:
     said = f"^the state directory {str(wanted)!r} cannot be written to by the user {os.geteuid()}: .* `state_dir` in"
     with pytest.raises(RelaykitError, match=said), running_file(wanted, started=FakeClock().now()):
         pass
+    said = (
+        f"^the state directory {str(wanted)!r} cannot be read by the user {os.geteuid()}: .* `state_dir` in"
+    )
+    with pytest.raises(RelaykitError, match=said):
+        read_running(wanted)
 
 
 # ---------------------------------------------------------------- relaykit settings

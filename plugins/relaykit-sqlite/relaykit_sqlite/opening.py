@@ -84,6 +84,8 @@ def is_made(path: Path) -> bool:
             header = file.read(100)
     except FileNotFoundError:
         return False
+    except OSError as error:
+        raise refusal(f"it cannot be read: {error.strerror}", path) from error
     if not header:
         return False
     if not header.startswith(_MAGIC) or len(header) < 100:  # noqa: PLR2004 -- the header's length
