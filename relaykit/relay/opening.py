@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from relaykit.agent.launcher import AgentLauncher, AgentSpec, LauncherFactory
+from relaykit.agent.workspace import Workspace
 from relaykit.clock import Clock, SystemClock
 from relaykit.hooks.dispatch import Dispatcher
 from relaykit.hooks.loader import load_plugins
@@ -17,6 +18,7 @@ from relaykit.hooks.plugin_set import PluginSet
 from relaykit.ids import IdGenerator, SystemIds
 from relaykit.relay.activity import flush_activity
 from relaykit.relay.choice import chosen, configured_agents, plugin_contexts, storage_name
+from relaykit.relay.contained_start import Close, ContainedLauncher, ContainedWorkspace
 from relaykit.relay.expiry import Expiry
 from relaykit.relay.gauges import watch_sessions
 from relaykit.relay.live_sessions import LiveSessions
@@ -29,6 +31,7 @@ from relaykit.relay.run_session import Parts
 from relaykit.relay.running import RunningFile, running_file
 from relaykit.relay.transcripts import Transcripts
 from relaykit.session.cleaner import Cleaner
+from relaykit.session.cleanup import close_at_last
 from relaykit.session.manager import Manager
 from relaykit.settings import Settings
 from relaykit.tasks import OwnedTasks
@@ -96,7 +99,6 @@ async def open_relay(
         )
         store, journal = await stack.enter_async_context(open_storage())
         if meter.listening:
-            workspace = MeasuredWorkspace(workspace, clock=clock, meter=meter)
             store, journal = measured(store, journal, clock=clock, meter=meter)
         transcripts = Transcripts(journal, clock=clock, tail_bytes=settings.relay.tail_bytes)
         manager = await stack.enter_async_context(
@@ -112,14 +114,16 @@ async def open_relay(
                 before_delete=transcripts.close,
             )
         )
+        close = partial(close_at_last, within=settings.relay.cleaner_timeout)
         parts = Parts(
             manager=manager,
-            workspace=workspace,
+            workspace=_contained(workspace, settings, clock, meter),
             workspace_plugin=settings.relay.workspace,
             launchers={
-                name: await stack.enter_async_context(_opened(open_launcher, clock, meter))
+                name: await stack.enter_async_context(_opened(name, open_launcher, close, clock, meter))
                 for name, open_launcher in launchers.items()
             },
+            close=close,
             resume_crashed=settings.relay.on_crash == "resume",
             meter=meter,
         )
@@ -167,12 +171,22 @@ async def open_relay(
         yield relay
 
 
+def _contained(workspace: Workspace, settings: Settings, clock: Clock, meter: Meters) -> Workspace:
+    name = settings.relay.workspace
+    if meter.listening:
+        return MeasuredWorkspace(workspace, name=name, clock=clock, meter=meter)
+    return ContainedWorkspace(workspace, name=name)
+
+
 @asynccontextmanager
 async def _opened(
-    open_launcher: LauncherFactory, clock: Clock, meter: Meters
+    name: str, open_launcher: LauncherFactory, close: Close, clock: Clock, meter: Meters
 ) -> AsyncIterator[AgentLauncher]:
     async with open_launcher() as launcher:
-        yield MeasuredLauncher(launcher, clock=clock, meter=meter) if meter.listening else launcher
+        if meter.listening:
+            yield MeasuredLauncher(launcher, name=name, close=close, clock=clock, meter=meter)
+        else:
+            yield ContainedLauncher(launcher, name=name, close=close)
 
 
 def _launchers(
