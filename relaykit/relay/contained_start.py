@@ -11,11 +11,15 @@ from relaykit.agent.launcher import AgentLauncher, AgentSpec, Record, ToolUse
 from relaykit.agent.workspace import Say, Workspace
 from relaykit.conversation.frame import Frame
 from relaykit.errors import Leaked, SpawnError, WorkspaceError
+from relaykit.hooks.offers import NotAskedFor, demand, like
 from relaykit.session.model import Closable, Json, Session
 from relaykit.tasks import contained
 
 Close = Callable[[Closable], Awaitable[None]]
 """Closes what nobody else will close. Raises nothing."""
+
+
+_flaw_of_agent = like(Agent)
 
 
 class ContainedLauncher:
@@ -35,13 +39,21 @@ class ContainedLauncher:
     ) -> Agent:
         """Do as the other does.
 
-        :raises SpawnError: also where it left something open.
+        :raises SpawnError: also where it returned something else, or left something open.
         """
         call = partial(self._launcher.launch, spec, session, cwd, record, resume=resume)
         try:
-            return await contained(call, lost=self._close)
+            agent = await contained(call, lost=self._close)
         except Leaked as error:
             raise self._leaked(error, spec) from error
+        try:
+            demand(agent, "an Agent", _flaw_of_agent)
+        except NotAskedFor as error:
+            if hasattr(agent, "aclose"):
+                await self._close(agent)
+            complaint = f"returned {error.offered!r}, {error.complaint}"
+            raise SpawnError(f"the launcher {self._name!r} {complaint}", agent=spec.name) from None
+        return agent
 
     async def profile(self, spec: AgentSpec, /) -> Json:
         """Do as the other does.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,13 @@ from relaykit.hooks.meters import Meters
 from relaykit.hooks.plugin_set import PluginSet
 from relaykit.ids import IdGenerator, SystemIds
 from relaykit.relay.activity import flush_activity
-from relaykit.relay.choice import chosen, configured_agents, plugin_contexts, storage_name
+from relaykit.relay.choice import (
+    chosen,
+    chosen_launcher,
+    chosen_storage,
+    configured_agents,
+    plugin_contexts,
+)
 from relaykit.relay.contained_start import Close, ContainedLauncher, ContainedWorkspace
 from relaykit.relay.expiry import Expiry
 from relaykit.relay.gauges import watch_sessions
@@ -25,6 +31,7 @@ from relaykit.relay.live_sessions import LiveSessions
 from relaykit.relay.locator import Locator, OnlyHere
 from relaykit.relay.measured_start import MeasuredLauncher, MeasuredWorkspace, expect_agents
 from relaykit.relay.measured_storage import measured
+from relaykit.relay.opened import opened
 from relaykit.relay.recovery import recover
 from relaykit.relay.relay import Relay
 from relaykit.relay.run_session import Parts
@@ -37,7 +44,8 @@ from relaykit.settings import Settings
 from relaykit.tasks import OwnedTasks
 
 if TYPE_CHECKING:
-    from relaykit.hooks.plugin_set import Contexts
+    from relaykit.hooks.plugin_set import Contexts, Provided
+    from relaykit.hooks.registration import Service
 
 
 @asynccontextmanager
@@ -77,12 +85,11 @@ async def open_relay(
     expect_agents(agents, meter)
 
     # Everything is chosen before anything is opened: what is wrong with the settings is said at once.
-    storages = plugins.storages(context)
-    open_storage = chosen(plugins, "storage", storage_name(settings, storages, serve=serve), storages)
+    _, open_storage = chosen_storage(settings, plugins, context, serve=serve)
     workspace = chosen(plugins, "workspace", settings.relay.workspace, plugins.workspaces(context))
     cleaners = _cleaners(settings, plugins, context, agents)
     launchers = _launchers(plugins, context, agents)
-    services = [provided.value for provided in plugins.services(context).values()]
+    services = list(plugins.services(context).values())
     routes = [provided.value for provided in plugins.routes(context).values()]
     messages = [provided.value for provided in plugins.messages(context).values()]
 
@@ -163,9 +170,9 @@ async def open_relay(
         expiry = Expiry(manager, sessions, transcripts, settings=settings.relay, clock=clock)
         relay.start(expiry.run)
         for service in services:
-            if serve or not service.listens:
-                await stack.enter_async_context(service.open(relay))
-                relay.listening = relay.listening or service.listens
+            if serve or not service.value.listens:
+                await stack.enter_async_context(_running(service, relay))
+                relay.listening = relay.listening or service.value.listens
         # The sessions end before anything that they need, and before the clients that want to hear of it.
         stack.push_async_callback(relay.aclose)
         yield relay
@@ -189,12 +196,17 @@ async def _opened(
             yield ContainedLauncher(launcher, name=name, close=close)
 
 
+def _running(service: Provided[Service], relay: Relay) -> AbstractAsyncContextManager[None]:
+    what = f"service {service.value.name!r}"
+    return opened(partial(service.value.open, relay), plugin=service.plugin, what=what)
+
+
 def _launchers(
     plugins: PluginSet, contexts: Contexts, agents: Mapping[str, AgentSpec]
 ) -> Mapping[str, LauncherFactory]:
     """Return the launchers that agents name, and no other."""
     offered = plugins.launchers(contexts)
-    return {name: chosen(plugins, "launcher", name, offered) for name in _launcher_names(agents)}
+    return {name: chosen_launcher(plugins, name, offered) for name in _launcher_names(agents)}
 
 
 def _cleaners(

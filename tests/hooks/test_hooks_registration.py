@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -143,6 +143,16 @@ def test_one_name_from_two_plugins_names_both(
         ("commands", ["backup"]),
         ("checks", [COMMAND]),
         ("meters", object()),
+        ("agents", {"echo": AgentSpec("echo", cast("Any", "echo --loud"))}),
+        ("agents", {"echo": AgentSpec("echo", ())}),
+        ("workspaces", {"tree": InPlaceWorkspace}),
+        ("cleaners", [CloseAgent]),
+        ("services", [Service(name="clock", open=cast("Any", None))]),
+        ("routes", [Route(path="metrics", app=NEVER_CALLED)]),
+        ("messages", [MessageType(name=cast("Any", b"ping"), handle=NEVER_CALLED)]),
+        ("commands", [Command(name="backup", help="copy", run=cast("Any", "backup.sh"))]),
+        ("checks", [Check(name="disk", look=cast("Any", []))]),
+        ("meters", RecordingMeter),
     ],
 )
 def test_what_was_not_asked_for_names_the_plugin(tmp_path: Path, what: str, offered: object) -> None:
@@ -151,6 +161,26 @@ def test_what_was_not_asked_for_names_the_plugin(tmp_path: Path, what: str, offe
     with pytest.raises(PluginLoadError, match=rf"plugin 'pager': {hook}.* was asked for") as caught:
         collected(plugins, what, tmp_path)
     assert caught.value.plugin == "pager"
+
+
+@pytest.mark.parametrize(
+    ("what", "offered", "why"),
+    [
+        ("workspaces", {"tree": InPlaceWorkspace}, "it is a class: return an instance of it"),
+        ("workspaces", {"tree": FakeClock()}, "it lacks prepare"),
+        ("cleaners", [FakeIds()], "it lacks clean, name, phase"),
+        ("services", [Service(name="clock", open=cast("Any", None))], "its open is None, not a function"),
+        (
+            "routes",
+            [Route(path="metrics", app=NEVER_CALLED)],
+            "its path is 'metrics', which does not begin with '/'",
+        ),
+    ],
+)
+def test_what_is_wrong_with_it_is_said(tmp_path: Path, what: str, offered: object, why: str) -> None:
+    plugins = load(tmp_path, pager=offering(f"relaykit_register_{what}", lambda: offered))
+    with pytest.raises(PluginLoadError, match=rf"where an? \w+ was asked for: {why}$"):
+        collected(plugins, what, tmp_path)
 
 
 def test_nothing_is_an_offer_too(tmp_path: Path) -> None:
