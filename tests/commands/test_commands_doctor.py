@@ -284,9 +284,17 @@ LOOKING = """
     async def hang(surroundings):
         await anyio.sleep_forever()
 
+    async def leak(surroundings):
+        await anyio.create_task_group().__aenter__()
+        return []
+
+    async def shrug(surroundings):
+        pass
+
     @hookimpl
     def relaykit_register_checks(context):
-        return [Check(name="dust", look=look), Check(name="cellar", look=fail), Check(name="attic", look=hang)]
+        looks = {"roof": leak, "hall": shrug, "dust": look, "cellar": fail, "attic": hang}
+        return [Check(name=name, look=look) for name, look in looks.items()]
 """
 
 
@@ -298,6 +306,10 @@ def test_checks_of_plugins(
     (work / "relaykit.toml").write_text(f"{STATE}storage = 'memory'\n")
     code, found = examined(capsys)
     assert code == 1
+    assert [(each["check"], each["what"]) for each in found[-5:-3]] == [
+        ("roof", "it could not be looked at: it left a task group or a cancel scope open"),
+        ("hall", "it could not be looked at: it returned None, where a list of Finding was asked for"),
+    ]
     assert found[-3:] == [
         {"check": "dust", "verdict": "warning", "what": "False {} in_place", "fix": "sweep"},
         {"check": "cellar", "verdict": "trouble", "what": "it could not be looked at: too dark", "fix": ""},
