@@ -46,6 +46,7 @@ class CleanupFailed:
 class ClientAttached:
     """A client began to follow a session.
 
+    :param session: as it is when this is told; as it ended, if it has.
     :param client_id: this connection's id; it changes with every connection.
     :param protocol: ``ws`` or ``acp``.
     :param after: the seq behind which it asked to begin.
@@ -53,6 +54,7 @@ class ClientAttached:
     :param by: what it goes by: the name of its token; or else its id.
     """
 
+    session: Session
     session_id: str
     client_id: str
     protocol: str
@@ -65,8 +67,12 @@ class ClientAttached:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientDetached:
-    """A client stopped following a session; the session lives on."""
+    """A client stopped following a session; the session lives on, unless it had ended before.
 
+    :param session: as of a client that attached.
+    """
+
+    session: Session
     session_id: str
     client_id: str
     protocol: str

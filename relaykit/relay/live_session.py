@@ -16,7 +16,7 @@ from relaykit.conversation.conversation import Conversation
 from relaykit.conversation.frame import Frame, Kind
 from relaykit.conversation.journal import Entry
 from relaykit.conversation.permissions import Question, Questions
-from relaykit.errors import SessionNotActive, SpawnError
+from relaykit.errors import SessionNotActive, SpawnError, StoreError
 from relaykit.hooks.dispatch import Dispatcher
 from relaykit.meter import Meter
 from relaykit.relay.admission import Admission
@@ -73,6 +73,9 @@ class LiveSession:
         settings: Settings,
     ) -> None:
         self.id = session.id
+        self.known = (
+            session  # where the Manager knows it no more: as it began, and from its end on as it ended
+        )
         self.spec = spec
         self.conversation = conversation
         self.questions = Questions(session.id)
@@ -132,6 +135,13 @@ class LiveSession:
             to_its_end=self._to_its_end,
             telling=self._telling,
         )
+
+    async def latest(self) -> Session:
+        """Return the session as it is now; as it ended, if it has."""
+        try:
+            return await self._manager.get(self.id) or self.known
+        except StoreError:
+            return self.known
 
     @property
     def opened(self) -> Json:

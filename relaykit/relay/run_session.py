@@ -231,7 +231,10 @@ async def _end(
             with journal_errors_logged(session):
                 await live.finish(reason)
                 await conversation.publish([notice(TERMINATING, cause=cause, reason=reason)])
-            await manager.complete_cleanup(session.id)  # which closes the transcript: see `Transcripts`
+            report = await manager.complete_cleanup(
+                session.id
+            )  # which closes the transcript: see `Transcripts`
+            live.known = report.session or marked
         except Exception:
             logger.exception("session %s could not be ended in order; its agent is stopped", session.id)
 

@@ -87,11 +87,21 @@ EVENTS: dict[str, tuple[str, tuple[Any, ...]]] = {
     "relaykit_on_cleanup_failed": ("cleanup_failed", (SESSION, CleanerResult("tidy", Outcome.FAILED))),
     "relaykit_on_client_attached": (
         "client_attached",
-        (ClientAttached(session_id="s1", client_id="c1", protocol="ws", owner="local", after=0, at=NOW),),
+        (
+            ClientAttached(
+                session=SESSION,
+                session_id="s1",
+                client_id="c1",
+                protocol="ws",
+                owner="local",
+                after=0,
+                at=NOW,
+            ),
+        ),
     ),
     "relaykit_on_client_detached": (
         "client_detached",
-        (ClientDetached(session_id="s1", client_id="c1", protocol="ws", at=NOW),),
+        (ClientDetached(session=SESSION, session_id="s1", client_id="c1", protocol="ws", at=NOW),),
     ),
     "relaykit_on_access_refused": (
         "access_refused",

@@ -32,7 +32,7 @@ _WHY = 1000
 
 _SESSION = ("session_id", "agent_id", "agent", "project", "owner", "worktree_dir")
 _END = ("cause", "reason")
-_CLIENT = ("session_id", "client_id", "by", "protocol", "access")
+_CLIENT = (*_SESSION, "client_id", "by", "protocol", "access")
 _QUESTION = ("question", "method", "tool", "tool_kind")
 
 
@@ -148,13 +148,12 @@ def of_answered(answer: QuestionAnswered) -> Happening:
 def of_client(event: str, client: ClientAttached | ClientDetached) -> Happening:
     """Return that a client came or went."""
     facts: Facts = {
-        "session_id": client.session_id,
         "client_id": client.client_id,
         "by": client.by,
         "protocol": client.protocol,
         "access": client.role,
     }
-    return Happening(event, client.at, facts)
+    return Happening(event, client.at, {**_session(client.session), **facts})
 
 
 def of_refused(refusal: AccessRefused) -> Happening:

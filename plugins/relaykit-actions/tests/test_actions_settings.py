@@ -47,7 +47,7 @@ def actions(directory: Path, toml: str, **environ: str) -> ActionsSettings:
         (f'on = ["active"]\n{RUN}\nrol = "a"', "rol", "did you mean 'role'"),
         (f'on = ["cleaned"]\n{RUN}\ncause = ["IDEL"]', "cause", "there is no cause 'IDEL'.*'IDLE'"),
         (f'on = ["cleaned", "active"]\n{RUN}\ncause = ["IDLE"]', "cause", "'active' has no cause"),
-        (f'on = ["attached"]\n{RUN}\nrole = "a*"', "role", "'attached' has no role"),
+        (f'on = ["refused"]\n{RUN}\nrole = "a*"', "role", "'refused' has no role"),
         (f'on = ["refused"]\n{RUN}\nproject = "default"', "project", "'refused' has no project"),
         ('on = ["active"]', "", "one of `run` and `post`"),
         (f'on = ["active"]\n{RUN}\n{POST}', "", "one of `run` and `post`"),
