@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         ClientAttached,
         ClientDetached,
         EntriesRecorded,
+        FellAsleep,
         ModeRequest,
         PermissionRequest,
         PromptRequest,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         SessionRequest,
         TurnEnded,
         TurnStarted,
+        WokeUp,
     )
     from relaykit.hooks.plugin_set import PluginSet
     from relaykit.meter import Meter
@@ -161,6 +163,14 @@ class Dispatcher:
     async def turn_ended(self, turn: TurnEnded, /) -> None:
         """Tell that the agent's turn is over."""
         await self._tell("relaykit_on_turn_ended", turn)
+
+    async def asleep(self, sleep: FellAsleep, /) -> None:
+        """Tell that a session's agent is not there any more, and the session is."""
+        await self._tell("relaykit_on_asleep", sleep)
+
+    async def awake(self, waking: WokeUp, /) -> None:
+        """Tell that a session's agent was started again."""
+        await self._tell("relaykit_on_awake", waking)
 
     async def question_asked(self, question: QuestionAsked, /) -> None:
         """Tell that the agent asks something."""

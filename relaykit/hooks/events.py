@@ -22,6 +22,7 @@ __all__ = [
     "ClientAttached",
     "ClientDetached",
     "EntriesRecorded",
+    "FellAsleep",
     "ModeRequest",
     "PermissionRequest",
     "PromptRequest",
@@ -31,6 +32,7 @@ __all__ = [
     "Transition",
     "TurnEnded",
     "TurnStarted",
+    "WokeUp",
 ]
 
 
@@ -140,6 +142,29 @@ class TurnEnded:
     turn: str
     outcome: str
     seconds: float
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FellAsleep:
+    """The session's agent is not there any more, and the session is: who wants the agent has it started again.
+
+    :param reason: why it was stopped, or how it ended by itself; for people.
+    :param crashed: it ended by itself, in the midst of a turn or a question. It is started again at once if somebody
+        is there, or prompts wait.
+    """
+
+    session: Session
+    reason: str
+    crashed: bool
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WokeUp:
+    """The session's agent was started again, and goes on where it was."""
+
+    session: Session
     at: datetime
 
 

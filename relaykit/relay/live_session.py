@@ -101,7 +101,7 @@ class LiveSession:
         self._outbox: Outbox | None = None
         self._reading = anyio.CancelScope()
         self._admission = Admission(session.id, manager, dispatcher)
-        self._telling = Telling(
+        self.telling = Telling(
             self._admission.session, dispatcher=dispatcher, meter=meter, clock=clock, news=news
         )
         self._asking = Asking(
@@ -112,14 +112,14 @@ class LiveSession:
             session=self._admission.session,
             send=self._send,
             clock=clock,
-            telling=self._telling,
+            telling=self.telling,
         )
         self._queue = TurnQueue(
             session.id,
             conversation,
             manager=manager,
             clock=clock,
-            telling=self._telling,
+            telling=self.telling,
             news=news,
             send=self._send,
             to_its_end=self._to_its_end,
@@ -133,7 +133,7 @@ class LiveSession:
             has_agent=lambda: self._outbox is not None,
             send=self._send,
             to_its_end=self._to_its_end,
-            telling=self._telling,
+            telling=self.telling,
         )
 
     async def latest(self) -> Session:
@@ -326,6 +326,7 @@ class LiveSession:
         await self.interrupt(self.rest.reason)
         word = AGENT_CRASHED if self.rest.crashed else ASLEEP
         await self.conversation.publish([notice(word, reason=self.rest.reason)])
+        await self.telling.asleep(self.rest.reason, crashed=self.rest.crashed)
         self.conversation.drop_tail()
         self.rest.move(Presence.ASLEEP)
         if self._queue.turns.waiting or (self.rest.crashed and self.clients):

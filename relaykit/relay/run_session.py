@@ -191,6 +191,7 @@ async def _relaunch(session: Session, live: LiveSession, parts: Parts) -> Agent:
     await manager.reattach_agent(session.id, agent)
     live.introduce(agent, when_proved=partial(_proved, live, wakes))
     await live.conversation.publish([notice(AWAKE)])
+    await live.telling.awake()
     return agent
 
 

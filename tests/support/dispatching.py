@@ -18,6 +18,7 @@ from relaykit.hooks.events import (
     ClientAttached,
     ClientDetached,
     EntriesRecorded,
+    FellAsleep,
     ModeRequest,
     PermissionRequest,
     PromptRequest,
@@ -26,6 +27,7 @@ from relaykit.hooks.events import (
     SessionRequest,
     TurnEnded,
     TurnStarted,
+    WokeUp,
 )
 from relaykit.hooks.loader import load_plugins
 from relaykit.meter import NO_METER, Meter
@@ -108,6 +110,11 @@ EVENTS: dict[str, tuple[str, tuple[Any, ...]]] = {
         (AccessRefused(where="/acp", address="127.0.0.1", status=401, reason="no token", at=NOW),),
     ),
     "relaykit_on_call": ("call_made", (CallMade(session=SESSION, call=FRAME, client_id="c1", at=NOW),)),
+    "relaykit_on_asleep": (
+        "asleep",
+        (FellAsleep(session=SESSION, reason="it is late", crashed=False, at=NOW),),
+    ),
+    "relaykit_on_awake": ("awake", (WokeUp(session=SESSION, at=NOW),)),
     "relaykit_on_turn_started": (
         "turn_started",
         (TurnStarted(session=SESSION, turn="t1", client_id="c1", at=NOW),),

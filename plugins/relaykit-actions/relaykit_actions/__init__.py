@@ -15,10 +15,12 @@ if TYPE_CHECKING:
         CleanupFailed,
         ClientAttached,
         ClientDetached,
+        FellAsleep,
         QuestionAnswered,
         QuestionAsked,
         TurnEnded,
         TurnStarted,
+        WokeUp,
     )
     from relaykit.hooks.registration import Check, PluginContext, Service
     from relaykit.session import Transition
@@ -117,6 +119,20 @@ class ActionsPlugin:
         from relaykit_actions.happenings import of_turn_ended
 
         self._happened("turn_ended", lambda: of_turn_ended(turn))
+
+    @hookimpl
+    async def relaykit_on_asleep(self, sleep: FellAsleep) -> None:
+        """Hear of ``asleep`` and ``crashed``."""
+        from relaykit_actions.happenings import of_asleep, word_for
+
+        self._happened(word_for(sleep), lambda: of_asleep(sleep))
+
+    @hookimpl
+    async def relaykit_on_awake(self, waking: WokeUp) -> None:
+        """Hear of ``awake``."""
+        from relaykit_actions.happenings import of_awake
+
+        self._happened("awake", lambda: of_awake(waking))
 
     @hookimpl
     async def relaykit_on_call(self, call: CallMade) -> None:

@@ -15,10 +15,12 @@ from relaykit.hooks.events import (
     CleanupFailed,
     ClientAttached,
     ClientDetached,
+    FellAsleep,
     QuestionAnswered,
     QuestionAsked,
     TurnEnded,
     TurnStarted,
+    WokeUp,
 )
 from relaykit.session import Session, Transition
 
@@ -58,6 +60,11 @@ EVENTS: Mapping[str, Kind] = MappingProxyType(
         "cleanup_failed": Kind("a cleaner failed", (*_SESSION, *_END, "cleaner", "detail")),
         "turn_started": Kind("a prompt went to the agent", (*_SESSION, "turn", "client_id", "by")),
         "turn_ended": Kind("the agent has finished", (*_SESSION, "turn", "outcome", "seconds")),
+        "asleep": Kind("its agent was stopped until somebody wants it", (*_SESSION, "reason")),
+        "crashed": Kind(
+            "its agent ended by itself in mid-turn, and is to be started again", (*_SESSION, "reason")
+        ),
+        "awake": Kind("its agent was started again where it was", _SESSION),
         "call": Kind(
             "somebody changed a mode, a model or an option", (*_SESSION, "method", "client_id", "by")
         ),
@@ -120,6 +127,21 @@ def of_turn_ended(turn: TurnEnded) -> Happening:
     """Return that a turn is over."""
     facts: Facts = {"turn": turn.turn, "outcome": turn.outcome, "seconds": round(turn.seconds, 3)}
     return Happening("turn_ended", turn.at, {**_session(turn.session), **facts})
+
+
+def word_for(sleep: FellAsleep) -> str:
+    """Return the event that a sleep is."""
+    return "crashed" if sleep.crashed else "asleep"
+
+
+def of_asleep(sleep: FellAsleep) -> Happening:
+    """Return that a session's agent is not there any more, and the session is."""
+    return Happening(word_for(sleep), sleep.at, {**_session(sleep.session), "reason": sleep.reason[:_WHY]})
+
+
+def of_awake(waking: WokeUp) -> Happening:
+    """Return that a session's agent was started again."""
+    return Happening("awake", waking.at, _session(waking.session))
 
 
 def of_call(made: CallMade) -> Happening:
