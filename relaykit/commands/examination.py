@@ -144,7 +144,13 @@ class _Examination:
                     f"reinstall it, or put {record.name!r} into `disabled`",
                 )
             elif record.state is PluginState.BLOCKED:
-                yield _ok(f"{name} is blocked: {record.reason}")
+                blocked = f"{name} is blocked: {record.reason}"
+                if self._settings.lists_of(record.name):
+                    yield _warning(
+                        blocked, f"take {record.name!r} out of `disabled`, or them out of the file"
+                    )
+                else:
+                    yield _ok(blocked)
             else:
                 yield self._look_at_table(record.name, name)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from enum import StrEnum
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from relaykit.errors import PluginError, PluginLoadError, RelaykitError, SettingsError, UnknownImplementation
 from relaykit.hooks import registration
 from relaykit.hooks.offers import NotAskedFor, demand, function, instance_of, like, mapping_of, sequence_of
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution
@@ -200,11 +203,15 @@ class PluginSet:
     def check_settings(self) -> None:
         """Read every loaded plugin's table, so that what is wrong with one is said at start.
 
+        Tables that nobody will read, although they do not look so, are warned of.
+
         :raises SettingsError: one is wrong.
         """
         for plugin in self._plugins.values():
             if plugin.state in {PluginState.LOADED, PluginState.SWITCHED_OFF}:
                 self.settings_for(plugin.name)
+            elif plugin.state is PluginState.BLOCKED and self._settings.lists_of(plugin.name):
+                logger.warning("plugin %r is blocked: %s", plugin.name, plugin.reason)
 
     # ------------------------------------------------------------ what they register
 

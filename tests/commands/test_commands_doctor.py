@@ -121,6 +121,17 @@ def test_plugins_that_are_broken_or_blocked(
     assert [verdict for verdict, what in lines_of(found, "plugins") if "sunk" in what] == ["trouble"]
 
 
+def test_hooks_in_the_settings_of_a_plugin_that_is_blocked(
+    site: Site, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.install("actions")
+    (work / "relaykit.toml").write_text(f"{STATE}disabled = ['actions']\n[[hooks]]\non = ['active']\n")
+    code, found = examined(capsys)
+    [(verdict, what)] = [line for line in lines_of(found, "plugins") if "actions" in line[1]]
+    assert (code, verdict) == (0, "warning")
+    assert "every table of [[hooks]]" in what
+
+
 def test_two_plugins_of_one_name(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     site.install("twin", distribution="one")
     site.install("twin", distribution="other")
