@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from itertools import chain
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -90,6 +91,7 @@ class Dispatcher:
     deadline; it counts as overrun once it ends.
 
     :param timeout: seconds that each implementation may take.
+    :param interests: of plugins that have said so, the only ``on`` hooks that are called.
     :param on_switch_off: called with plugin, hook and reason when an implementation was switched off.
     """
 
@@ -100,6 +102,7 @@ class Dispatcher:
         clock: Clock,
         meter: Meter = NO_METER,
         timeout: float = 5.0,
+        interests: Mapping[str, Collection[str]] = MappingProxyType({}),
         on_switch_off: Callable[[str, str, str], None] | None = None,
     ) -> None:
         self._plugins = plugins
@@ -111,6 +114,7 @@ class Dispatcher:
             hook: tuple(
                 _Listener(found.plugin, hook, found.function, len(found.argnames))
                 for found in plugins.implementations(hook)
+                if hook.startswith("relaykit_check_") or hook in interests.get(found.plugin, (hook,))
             )
             for hook in plugins.asynchronous_hooks()
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from enum import StrEnum
 from operator import attrgetter
@@ -311,13 +311,28 @@ class PluginSet:
             if (values := self._offered(found, hook, contexts, check))
         }
 
+    def interests(self, contexts: Contexts) -> Mapping[str, Collection[str]]:
+        """Return the ``on`` hooks that are to be called of the plugins that have said so, by plugin."""
+        hook = "relaykit_register_interests"
+        interests: dict[str, Collection[str]] = {}
+        for found in self.implementations(hook):
+            own = [name for name in self._plugins[found.plugin].hooks if name.startswith("relaykit_on_")]
+
+            def flaw_of(name: Any, own: Sequence[str] = own) -> str | None:
+                return None if name in own else ", ".join(own)
+
+            check = sequence_of("one of its own `on` hooks", flaw_of, str)
+            if (offered := self._offered(found, hook, contexts, check)) is not None:
+                interests[found.plugin] = tuple(offered)
+        return interests
+
     def _collect(
         self, what: str, contexts: Contexts | None, check: Callable[[Any], Mapping[str, Any]]
     ) -> Mapping[str, Provided[Any]]:
         hook = f"relaykit_register_{what}"
         collected: dict[str, Provided[Any]] = {}
         for found in self.implementations(hook):
-            for name, value in self._offered(found, hook, contexts, check).items():
+            for name, value in (self._offered(found, hook, contexts, check) or {}).items():
                 other = collected.setdefault(name, Provided(found.plugin, value))
                 if other.plugin != found.plugin:
                     raise PluginLoadError(
@@ -332,10 +347,10 @@ class PluginSet:
         hook: str,
         contexts: Contexts | None,
         check: Callable[[Any], Mapping[str, Any]],
-    ) -> Mapping[str, Any]:
+    ) -> Mapping[str, Any] | None:
         offered = self._call(found, hook, contexts)
         if offered is None:
-            return {}
+            return None
         try:
             return check(offered)
         except NotAskedFor as error:

@@ -164,6 +164,16 @@ def relaykit_register_checks(context: PluginContext) -> Sequence[Check]:
     """
 
 
+@hookspec
+def relaykit_register_interests(context: PluginContext) -> Sequence[str]:
+    """Say which of the plugin's own `on` hooks are called, where settings say what it is for; else all are.
+
+    Those that are not called cost nothing. Its `check` hooks always are.
+
+    Example: ``return ["relaykit_on_turn_ended"] if context.settings.url else []``
+    """
+
+
 # ---------------------------------------------------------------- observers
 # Coroutine functions. Each has a deadline; what it raises is logged and counted, and changes nothing.
 

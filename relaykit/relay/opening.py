@@ -93,6 +93,8 @@ async def open_relay(
     routes = [provided.value for provided in plugins.routes(context).values()]
     messages = [provided.value for provided in plugins.messages(context).values()]
 
+    interests = plugins.interests(context)
+
     async with AsyncExitStack() as stack:
         running = None
         if serve:
@@ -102,6 +104,7 @@ async def open_relay(
             clock=clock,
             meter=meter,
             timeout=settings.relay.hook_timeout,
+            interests=interests,
             on_switch_off=_switch_off(running),
         )
         store, journal = await stack.enter_async_context(open_storage())

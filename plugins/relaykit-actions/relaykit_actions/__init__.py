@@ -60,6 +60,13 @@ class ActionsPlugin:
         return [Service(name=context.name, open=self._actions.open)]
 
     @hookimpl
+    def relaykit_register_interests(self, context: PluginContext) -> Sequence[str]:
+        """Hear of what some hook is for, and of nothing else: without hooks this costs nothing."""
+        from relaykit_actions.happenings import EVENTS
+
+        return sorted({EVENTS[event].hook for table in context.settings.hooks for event in table.on})
+
+    @hookimpl
     def relaykit_register_checks(self, context: PluginContext) -> Sequence[Check]:
         """Have ``relaykit doctor`` say whether hooks can work."""
         from relaykit_actions.checks import checks

@@ -16,6 +16,7 @@ from relaykit.relay.choice import plugin_contexts
 from relaykit.session import Cause
 from relaykit.settings import describe
 from relaykit.settings.kinds import to_toml
+from relaykit_actions import ActionsPlugin
 from relaykit_actions.checks import checks
 from relaykit_actions.happenings import EVENTS
 from relaykit_actions.settings import ActionsSettings, HookSettings
@@ -142,6 +143,21 @@ async def test_what_could_never_work_is_an_error_at_start(
     assert (raised.value.key, raised.value.origin) == (f"hooks[1].{key}", f"{file}:1")
     assert "hush" not in str(raised.value)
     assert "aHVzaA" not in str(raised.value)
+
+
+@pytest.mark.anyio
+async def test_only_what_some_hook_is_for_is_listened_to(tmp_path: Path) -> None:
+    hooks = {kind.hook for kind in EVENTS.values()}
+    assert hooks == {name for name in dir(ActionsPlugin) if name.startswith("relaykit_on_")}
+    for toml, heard in (
+        ("", set()),
+        (
+            f'[[hooks]]\non = ["active", "crashed"]\n{RUN}\n[[hooks]]\non = ["cleaned"]\n{RUN}\n',
+            {"relaykit_on_transition", "relaykit_on_asleep"},
+        ),
+    ):
+        async with acting_relay(tmp_path, toml=toml) as relay:
+            assert {hook for hook in hooks if relay._dispatcher.listens_to(hook)} == heard
 
 
 @pytest.mark.anyio
