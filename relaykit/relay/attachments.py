@@ -74,7 +74,7 @@ class Attachments:
 
     async def _tell_attached(self, live: LiveSession, client: FollowedBy, after: int, at: datetime) -> None:
         attached = ClientAttached(
-            session=await live.latest(),
+            session=await live.admission.latest(),
             session_id=live.id,
             client_id=client.client_id,
             protocol=client.protocol,
@@ -88,7 +88,7 @@ class Attachments:
 
     async def _tell_detached(self, live: LiveSession, client: FollowedBy, at: datetime) -> None:
         detached = ClientDetached(
-            session=await live.latest(),
+            session=await live.admission.latest(),
             session_id=live.id,
             client_id=client.client_id,
             protocol=client.protocol,

@@ -235,7 +235,7 @@ async def _end(
             report = await manager.complete_cleanup(
                 session.id
             )  # which closes the transcript: see `Transcripts`
-            live.known = report.session or marked
+            live.admission.known = report.session or marked
         except Exception:
             logger.exception("session %s could not be ended in order; its agent is stopped", session.id)
 

@@ -18,6 +18,7 @@ from relaykit.hooks import hookimpl
 from relaykit.session import Cause, Json, Session, SessionState
 from relaykit.tasks import contained
 from relaykit.testing import FakeLauncher, RecordingHooks, open_talk, open_test_relay
+from support.relays import GIVEN, durable_storage
 
 pytestmark = pytest.mark.anyio
 
@@ -198,3 +199,53 @@ async def test_contained_is_cancelled_with_its_caller() -> None:
     with anyio.CancelScope() as scope:
         returned.append(await contained(partial(call, heeds=False), lost=keep))
     assert [*returned, *lost] == ["a result"]  # which of them, is the event loop's affair
+
+
+class LeakyTalk(FakeLauncher):
+    """Its agents leak where they are listened to, or spoken to, as the role says."""
+
+    async def launch(
+        self, spec: AgentSpec, session: Session, cwd: Path, record: Record, /, *, resume: bool = False
+    ) -> Agent:
+        agent: Any = await super().launch(spec, session, cwd, record, resume=resume)
+        where, _, what = session.agent_id.partition("-")
+        whole: Any = getattr(agent, where, None)
+
+        async def part(*arguments: object) -> object:
+            result = await whole(*arguments)
+            await leak(what)
+            return result
+
+        if where in {"receive", "send"}:
+            setattr(agent, where, part)
+            agent.send_nowait = lambda _: False
+        return agent  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("storage", ["memory", GIVEN])  # which waits for nothing; which does
+async def test_sessions_whose_agents_leak_end_alone(tmp_path: Path, storage: str) -> None:
+    hooks = RecordingHooks()
+    opened = open_test_relay(
+        tmp_path,
+        plugins={GIVEN: durable_storage()},
+        toml=f'[relay]\nstorage = "{storage}"\n',
+        launcher=LeakyTalk(),
+        hooks=hooks,
+    )
+    async with opened as relay, open_talk(relay, "neighbour") as neighbour:
+        for what in ("scope", "group"):  # which nobody notices before the agent is left
+            async with open_talk(relay, f"receive-{what}") as talk:
+                assert (await talk.prompt("hello")).text == "hello"
+                await talk.end()
+        for role in ("receive-cancelled", "receive-cancellation", *(f"send-{what}" for what in LEAKS)):
+            session = await relay.create(role)
+            with anyio.fail_after(20):
+                await relay.live(session.id).rest.until_awake()
+                body = b'{"prompt":[{"type":"text","text":"hello"}]}'
+                await relay.prompt(session.id, body, client_id="c", turn="t")
+                await relay.wait_ended(session.id)
+            last = hooks.heard_of(session.id)[-1].after
+            assert (last.state, last.cause) == (SessionState.CLEANED, Cause.AGENT_EXITED)
+            assert last.reason == f"agent 'fake': its launcher 'fake': {how(role.partition('-')[2])}"
+        assert (await neighbour.prompt("still there?")).text == "still there?"
+        await neighbour.end()
