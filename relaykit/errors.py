@@ -46,6 +46,7 @@
     │   ├── DuplicatePlugin
     │   ├── InvalidHook
     │   └── UnknownImplementation (LookupError)
+    ├── Leaked (RuntimeError)
     └── Refused
 
 There is a class for each thing that a caller handles differently, and each carries its facts as
@@ -526,6 +527,10 @@ class UnknownImplementation(PluginError, LookupError):
             f"installed: {', '.join(self.installed) or 'none'}{note}",
         )
         self.plugin = name
+
+
+class Leaked(RelaykitError, RuntimeError):
+    """A call of a plugin's left something open on the event loop, or let out a cancellation that was its own."""
 
 
 class Refused(RelaykitError):

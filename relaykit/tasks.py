@@ -9,6 +9,8 @@ from typing import TypeVar
 import anyio
 from anyio.abc import TaskGroup
 
+from relaykit.errors import Leaked
+
 T = TypeVar("T")
 
 
@@ -39,13 +41,17 @@ class OwnedTasks:
             raise group.exceptions[0] from group.exceptions[0].__cause__
 
 
-async def contained(call: Callable[[], Awaitable[T]]) -> T:
+async def contained(
+    call: Callable[[], Awaitable[T]], *, lost: Callable[[T], Awaitable[None]] | None = None
+) -> T:
     """Await somebody else's call in a task of its own: what it leaves open there cannot break the caller's task.
 
-    Cancelled, it cancels the call, whose result is lost then.
+    Cancelled, it cancels the call.
 
+    :param lost: awaited, shielded, with a result that cannot be returned: of a call that came to its end although it
+        was cancelled, or that leaked.
     :raises Exception: what the call raises.
-    :raises RuntimeError: it left a task group or a cancel scope open, or let a cancellation out that was its own.
+    :raises Leaked: it left a task group or a cancel scope open, or let a cancellation out that was its own.
     """
     results: list[T] = []
     failures: list[Exception] = []
@@ -59,10 +65,15 @@ async def contained(call: Callable[[], Awaitable[T]]) -> T:
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(run)
-    except Exception as error:
-        raise RuntimeError("it left a task group or a cancel scope open") from error
+    except BaseException as error:
+        if results and lost is not None:
+            with anyio.CancelScope(shield=True):
+                await lost(results[0])
+        if isinstance(error, Exception):
+            raise Leaked("it left a task group or a cancel scope open") from error
+        raise
     if failures:
         raise failures[0]
     if not results:
-        raise RuntimeError("it let out a cancellation that was its own")
+        raise Leaked("it let out a cancellation that was its own")
     return results[0]

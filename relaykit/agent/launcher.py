@@ -48,7 +48,11 @@ class ToolUse:
 
 
 class AgentLauncher(Protocol):
-    """Starts agents. If a call fails or is cancelled, nothing of it is left running."""
+    """Starts agents. If a call fails or is cancelled, nothing of it is left running.
+
+    The relay awaits each call in a task of its own, and one that leaves a task group or a cancel scope open has
+    failed: tasks that outlive it are started in a group that the factory opens.
+    """
 
     async def profile(self, spec: AgentSpec, /) -> Json:
         """Return what the agent says of itself before any session (ACP: its answer to ``initialize``).

@@ -24,7 +24,8 @@ class Workspace(Protocol):
         """Return an existing directory for the session, adopting the role's kept one where that is safe.
 
         `record` is awaited before anything is made. What takes long may `say` what it does, as what a command
-        writes that makes the directory ready. If this fails or is cancelled, nothing of it is left.
+        writes that makes the directory ready. If this fails or is cancelled, nothing of it is left. It is awaited in
+        a task of its own, and has failed if it leaves a task group or a cancel scope open.
 
         :raises WorkspaceError: it says what to do.
         """

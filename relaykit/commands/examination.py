@@ -5,21 +5,24 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import anyio
 
 from relaykit.commands.storage_check import look_at_relay, look_at_storage
 from relaykit.errors import RelaykitError, SettingsError
+from relaykit.hooks.offers import NotAskedFor, demand
 from relaykit.hooks.plugin_set import PluginSet, PluginState
 from relaykit.hooks.registration import Check, Finding, Surroundings, Verdict
 from relaykit.relay.choice import chosen, configured_agents, plugin_contexts
 from relaykit.relay.defaults import default_agent
 from relaykit.relay.running import read_running
 from relaykit.settings import Settings
+from relaykit.tasks import contained
 
 if TYPE_CHECKING:
     from relaykit.agent.launcher import AgentSpec
@@ -146,7 +149,13 @@ class _Examination:
                     f"reinstall it, or put {record.name!r} into `disabled`",
                 )
             elif record.state is PluginState.BLOCKED:
-                yield _ok(f"{name} is blocked: {record.reason}")
+                blocked = f"{name} is blocked: {record.reason}"
+                if self._settings.lists_of(record.name):
+                    yield _warning(
+                        blocked, f"take {record.name!r} out of `disabled`, or them out of the file"
+                    )
+                else:
+                    yield _ok(blocked)
             else:
                 yield self._look_at_table(record.name, name)
 
@@ -215,15 +224,21 @@ class _Examination:
 
 
 async def _in_time(check: Check, surroundings: Surroundings) -> Sequence[Finding]:
-    look: Awaitable[Sequence[Finding]] = check.look(surroundings)
     try:
         with anyio.fail_after(_SECONDS):
-            return await look
+            found = await contained(partial(check.look, surroundings))
+        return _findings(found)
     except TimeoutError:
         return [trouble(f"it could not be looked at within {_SECONDS:g} s")]
     except Exception as error:  # noqa: BLE001 -- whatever it is, the other checks are worth their lines
-        why = str(error) if isinstance(error, RelaykitError) else repr(error)
+        why = str(error) if isinstance(error, RelaykitError | NotAskedFor) else repr(error)
         return [trouble(f"it could not be looked at: {why}")]
+
+
+def _findings(returned: object) -> Sequence[Finding]:
+    right = isinstance(returned, Sequence) and all(isinstance(found, Finding) for found in returned)
+    demand(returned, "a list of Finding", lambda _: None if right else "")
+    return cast("Sequence[Finding]", returned)
 
 
 def _state_directory(directory: Path) -> Iterator[Finding]:

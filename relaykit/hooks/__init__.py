@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         ClientAttached,
         ClientDetached,
         EntriesRecorded,
+        FellAsleep,
         ModeRequest,
         PermissionRequest,
         PromptRequest,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         Transition,
         TurnEnded,
         TurnStarted,
+        WokeUp,
     )
     from relaykit.hooks.loader import load_plugins
     from relaykit.hooks.plugin_set import PluginSet
@@ -60,6 +62,7 @@ __all__ = [
     "ClientDetached",
     "Command",
     "EntriesRecorded",
+    "FellAsleep",
     "Finding",
     "MessageClient",
     "MessageType",
@@ -81,6 +84,7 @@ __all__ = [
     "TurnEnded",
     "TurnStarted",
     "Verdict",
+    "WokeUp",
     "hookimpl",
     "load_plugins",
 ]

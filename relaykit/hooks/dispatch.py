@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from itertools import chain
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         ClientAttached,
         ClientDetached,
         EntriesRecorded,
+        FellAsleep,
         ModeRequest,
         PermissionRequest,
         PromptRequest,
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
         SessionRequest,
         TurnEnded,
         TurnStarted,
+        WokeUp,
     )
     from relaykit.hooks.plugin_set import PluginSet
     from relaykit.meter import Meter
@@ -88,6 +91,7 @@ class Dispatcher:
     deadline; it counts as overrun once it ends.
 
     :param timeout: seconds that each implementation may take.
+    :param interests: of plugins that have said so, the only ``on`` hooks that are called.
     :param on_switch_off: called with plugin, hook and reason when an implementation was switched off.
     """
 
@@ -98,6 +102,7 @@ class Dispatcher:
         clock: Clock,
         meter: Meter = NO_METER,
         timeout: float = 5.0,
+        interests: Mapping[str, Collection[str]] = MappingProxyType({}),
         on_switch_off: Callable[[str, str, str], None] | None = None,
     ) -> None:
         self._plugins = plugins
@@ -109,6 +114,7 @@ class Dispatcher:
             hook: tuple(
                 _Listener(found.plugin, hook, found.function, len(found.argnames))
                 for found in plugins.implementations(hook)
+                if hook.startswith("relaykit_check_") or hook in interests.get(found.plugin, (hook,))
             )
             for hook in plugins.asynchronous_hooks()
         }
@@ -161,6 +167,14 @@ class Dispatcher:
     async def turn_ended(self, turn: TurnEnded, /) -> None:
         """Tell that the agent's turn is over."""
         await self._tell("relaykit_on_turn_ended", turn)
+
+    async def asleep(self, sleep: FellAsleep, /) -> None:
+        """Tell that a session's agent is not there any more, and the session is."""
+        await self._tell("relaykit_on_asleep", sleep)
+
+    async def awake(self, waking: WokeUp, /) -> None:
+        """Tell that a session's agent was started again."""
+        await self._tell("relaykit_on_awake", waking)
 
     async def question_asked(self, question: QuestionAsked, /) -> None:
         """Tell that the agent asks something."""

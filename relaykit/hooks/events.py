@@ -22,6 +22,7 @@ __all__ = [
     "ClientAttached",
     "ClientDetached",
     "EntriesRecorded",
+    "FellAsleep",
     "ModeRequest",
     "PermissionRequest",
     "PromptRequest",
@@ -31,6 +32,7 @@ __all__ = [
     "Transition",
     "TurnEnded",
     "TurnStarted",
+    "WokeUp",
 ]
 
 
@@ -46,6 +48,7 @@ class CleanupFailed:
 class ClientAttached:
     """A client began to follow a session.
 
+    :param session: as it is when this is told; as it ended, if it has.
     :param client_id: this connection's id; it changes with every connection.
     :param protocol: ``ws`` or ``acp``.
     :param after: the seq behind which it asked to begin.
@@ -53,6 +56,7 @@ class ClientAttached:
     :param by: what it goes by: the name of its token; or else its id.
     """
 
+    session: Session
     session_id: str
     client_id: str
     protocol: str
@@ -65,8 +69,12 @@ class ClientAttached:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientDetached:
-    """A client stopped following a session; the session lives on."""
+    """A client stopped following a session; the session lives on, unless it had ended before.
 
+    :param session: as of a client that attached.
+    """
+
+    session: Session
     session_id: str
     client_id: str
     protocol: str
@@ -134,6 +142,29 @@ class TurnEnded:
     turn: str
     outcome: str
     seconds: float
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FellAsleep:
+    """The session's agent is not there any more, and the session is: who wants the agent has it started again.
+
+    :param reason: why it was stopped, or how it ended by itself; for people.
+    :param crashed: it ended by itself, in the midst of a turn or a question. It is started again at once if somebody
+        is there, or prompts wait.
+    """
+
+    session: Session
+    reason: str
+    crashed: bool
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WokeUp:
+    """The session's agent was started again, and goes on where it was."""
+
+    session: Session
     at: datetime
 
 

@@ -71,6 +71,10 @@ def load_plugins(
         plugins.append(plugin)
         if name in settings.relay.disabled:
             plugin.state, plugin.reason = PluginState.BLOCKED, "disabled in [relay]"
+            for listed in settings.lists_of(name):  # where nothing says that they are this plugin's
+                plugin.reason += (
+                    f", and with it every table of [[{listed}]] in the settings: none of them does anything"
+                )
             continue
         try:
             _load(manager, plugin, found[name] if name in found else given[name])

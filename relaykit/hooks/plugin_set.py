@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from enum import StrEnum
 from operator import attrgetter
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from relaykit.errors import PluginError, PluginLoadError, RelaykitError, SettingsError, UnknownImplementation
 from relaykit.hooks import registration
-from relaykit.hooks.offers import NotAskedFor, having, instance_of, mapping_of, sequence_of
+from relaykit.hooks.offers import NotAskedFor, demand, function, instance_of, like, mapping_of, sequence_of
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution
@@ -200,74 +203,105 @@ class PluginSet:
     def check_settings(self) -> None:
         """Read every loaded plugin's table, so that what is wrong with one is said at start.
 
+        Tables that nobody will read, although they do not look so, are warned of.
+
         :raises SettingsError: one is wrong.
         """
         for plugin in self._plugins.values():
             if plugin.state in {PluginState.LOADED, PluginState.SWITCHED_OFF}:
                 self.settings_for(plugin.name)
+            elif plugin.state is PluginState.BLOCKED and self._settings.lists_of(plugin.name):
+                logger.warning("plugin %r is blocked: %s", plugin.name, plugin.reason)
 
     # ------------------------------------------------------------ what they register
 
     def commands(self) -> Mapping[str, Provided[Command]]:
         """Return the subcommands that plugins add."""
-        check = sequence_of("a Command", instance_of(registration.Command), attrgetter("name"))
+        check = sequence_of(
+            "a Command", instance_of(registration.Command, "run", "configure"), attrgetter("name")
+        )
         return self._collect("commands", None, check)
 
     def checks(self, contexts: Contexts) -> Mapping[str, Provided[Check]]:
         """Return what ``relaykit doctor`` looks at besides."""
-        check = sequence_of("a Check", instance_of(registration.Check), attrgetter("name"))
+        check = sequence_of("a Check", instance_of(registration.Check, "look"), attrgetter("name"))
         return self._collect("checks", contexts, check)
 
     def agents(self, contexts: Contexts) -> Mapping[str, Provided[AgentSpec]]:
         """Return the agents that are known without settings."""
         from relaykit.agent.launcher import AgentSpec
 
-        return self._collect("agents", contexts, mapping_of("an AgentSpec", instance_of(AgentSpec)))
+        is_spec = instance_of(AgentSpec, texts=("name", "launcher"))
+
+        def flaw_of(value: Any) -> str | None:
+            if (flaw := is_spec(value)) is not None:
+                return flaw
+            command = value.command
+            right = isinstance(command, tuple) and command and all(isinstance(word, str) for word in command)
+            return None if right else f"its command is {command!r}, not a tuple of program and arguments"
+
+        return self._collect("agents", contexts, mapping_of("an AgentSpec", flaw_of))
 
     def storages(self, contexts: Contexts) -> Mapping[str, Provided[StorageFactory]]:
         """Return the storages to choose from."""
-        return self._collect("storages", contexts, mapping_of("a function that opens a storage", callable))
+        return self._collect("storages", contexts, mapping_of("a function that opens a storage", function))
 
     def workspaces(self, contexts: Contexts) -> Mapping[str, Provided[Workspace]]:
         """Return the workspaces to choose from."""
-        return self._collect("workspaces", contexts, mapping_of("a Workspace", having("prepare")))
+        from relaykit.agent.workspace import Workspace
+
+        return self._collect("workspaces", contexts, mapping_of("a Workspace", like(Workspace)))
 
     def launchers(self, contexts: Contexts) -> Mapping[str, Provided[LauncherFactory]]:
         """Return the launchers to choose from."""
-        return self._collect("launchers", contexts, mapping_of("a function that opens a launcher", callable))
+        return self._collect("launchers", contexts, mapping_of("a function that opens a launcher", function))
 
     def cleaners(self, contexts: Contexts) -> Mapping[str, Provided[Cleaner]]:
         """Return the cleaners to choose from."""
-        from relaykit.session.cleaner import Phase
+        from relaykit.session.cleaner import Cleaner, Phase
 
-        def is_cleaner(value: Any) -> bool:
-            named = isinstance(getattr(value, "name", None), str)
-            return named and isinstance(getattr(value, "phase", None), Phase) and having("clean")(value)
+        is_cleaner = like(Cleaner)
 
-        return self._collect("cleaners", contexts, sequence_of("a Cleaner", is_cleaner, attrgetter("name")))
+        def flaw_of(value: Any) -> str | None:
+            if (flaw := is_cleaner(value)) is not None:
+                return flaw
+            if not isinstance(value.name, str):
+                return f"its name is {value.name!r}, not a text"
+            return None if isinstance(value.phase, Phase) else f"its phase is {value.phase!r}, not a Phase"
+
+        return self._collect("cleaners", contexts, sequence_of("a Cleaner", flaw_of, attrgetter("name")))
 
     def services(self, contexts: Contexts) -> Mapping[str, Provided[Service]]:
         """Return what lives as long as the relay."""
-        check = sequence_of("a Service", instance_of(registration.Service), attrgetter("name"))
+        check = sequence_of("a Service", instance_of(registration.Service, "open"), attrgetter("name"))
         return self._collect("services", contexts, check)
 
     def routes(self, contexts: Contexts) -> Mapping[str, Provided[Route]]:
         """Return what a gateway mounts, by path."""
-        check = sequence_of("a Route", instance_of(registration.Route), attrgetter("path"))
-        return self._collect("routes", contexts, check)
+        is_route = instance_of(registration.Route, "app", texts=("path",))
+
+        def flaw_of(value: Any) -> str | None:
+            flaw = is_route(value)
+            if flaw is None and not value.path.startswith("/"):
+                return f"its path is {value.path!r}, which does not begin with '/'"
+            return flaw
+
+        return self._collect("routes", contexts, sequence_of("a Route", flaw_of, attrgetter("path")))
 
     def messages(self, contexts: Contexts) -> Mapping[str, Provided[MessageType]]:
         """Return the types of message that plugins add to the relay protocol or take over."""
-        check = sequence_of("a MessageType", instance_of(registration.MessageType), attrgetter("name"))
+        check = sequence_of(
+            "a MessageType", instance_of(registration.MessageType, "handle"), attrgetter("name")
+        )
         return self._collect("messages", contexts, check)
 
     def meters(self, contexts: Contexts) -> Mapping[str, Provided[Meter]]:
         """Return the meters, by the plugin that provides each."""
+        from relaykit.meter import Meter
 
         # A plugin provides one, without a name: it goes by its plugin's.
         def check(offered: Any) -> Mapping[str, Any]:
-            if not having("count", "observe")(offered):
-                raise NotAskedFor(offered, "a Meter")
+            demand(offered, "a Meter", like(Meter))
             return {"": offered}
 
         hook = "relaykit_register_meter"
@@ -277,13 +311,28 @@ class PluginSet:
             if (values := self._offered(found, hook, contexts, check))
         }
 
+    def interests(self, contexts: Contexts) -> Mapping[str, Collection[str]]:
+        """Return the ``on`` hooks that are to be called of the plugins that have said so, by plugin."""
+        hook = "relaykit_register_interests"
+        interests: dict[str, Collection[str]] = {}
+        for found in self.implementations(hook):
+            own = [name for name in self._plugins[found.plugin].hooks if name.startswith("relaykit_on_")]
+
+            def flaw_of(name: Any, own: Sequence[str] = own) -> str | None:
+                return None if name in own else ", ".join(own)
+
+            check = sequence_of("one of its own `on` hooks", flaw_of, str)
+            if (offered := self._offered(found, hook, contexts, check)) is not None:
+                interests[found.plugin] = tuple(offered)
+        return interests
+
     def _collect(
         self, what: str, contexts: Contexts | None, check: Callable[[Any], Mapping[str, Any]]
     ) -> Mapping[str, Provided[Any]]:
         hook = f"relaykit_register_{what}"
         collected: dict[str, Provided[Any]] = {}
         for found in self.implementations(hook):
-            for name, value in self._offered(found, hook, contexts, check).items():
+            for name, value in (self._offered(found, hook, contexts, check) or {}).items():
                 other = collected.setdefault(name, Provided(found.plugin, value))
                 if other.plugin != found.plugin:
                     raise PluginLoadError(
@@ -298,10 +347,10 @@ class PluginSet:
         hook: str,
         contexts: Contexts | None,
         check: Callable[[Any], Mapping[str, Any]],
-    ) -> Mapping[str, Any]:
+    ) -> Mapping[str, Any] | None:
         offered = self._call(found, hook, contexts)
         if offered is None:
-            return {}
+            return None
         try:
             return check(offered)
         except NotAskedFor as error:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         ClientAttached,
         ClientDetached,
         EntriesRecorded,
+        FellAsleep,
         ModeRequest,
         PermissionRequest,
         PromptRequest,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         SessionRequest,
         TurnEnded,
         TurnStarted,
+        WokeUp,
     )
     from relaykit.hooks.registration import (
         Check,
@@ -162,6 +164,16 @@ def relaykit_register_checks(context: PluginContext) -> Sequence[Check]:
     """
 
 
+@hookspec
+def relaykit_register_interests(context: PluginContext) -> Sequence[str]:
+    """Say which of the plugin's own `on` hooks are called, where settings say what it is for; else all are.
+
+    Those that are not called cost nothing. Its `check` hooks always are.
+
+    Example: ``return ["relaykit_on_turn_ended"] if context.settings.url else []``
+    """
+
+
 # ---------------------------------------------------------------- observers
 # Coroutine functions. Each has a deadline; what it raises is logged and counted, and changes nothing.
 
@@ -227,6 +239,22 @@ async def relaykit_on_call(call: CallMade) -> None:
     """Hear that a client asked something of the agent besides a prompt: a mode, a model, an option.
 
     Example: ``audit.write(call.by, call.call.method)``
+    """
+
+
+@hookspec
+async def relaykit_on_asleep(sleep: FellAsleep) -> None:
+    """Hear that a session's agent was stopped until somebody wants it, or has ended by itself. It stays ACTIVE.
+
+    Example: ``await set_status(sleep.session.agent_id, "asleep")``
+    """
+
+
+@hookspec
+async def relaykit_on_awake(waking: WokeUp) -> None:
+    """Hear that a session's agent was started again where it was.
+
+    Example: ``await set_status(waking.session.agent_id, "awake")``
     """
 
 

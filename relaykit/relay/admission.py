@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from relaykit.conversation.frame import Frame
-from relaykit.errors import SessionNotActive, SessionNotFound
+from relaykit.errors import SessionNotActive, SessionNotFound, StoreError
 from relaykit.hooks.dispatch import Dispatcher
 from relaykit.hooks.events import ModeRequest, PromptRequest
 from relaykit.session.manager import Manager
@@ -14,10 +14,14 @@ _MODE_CALLS = frozenset({"session/set_mode", "session/set_model", "session/set_c
 
 
 class Admission:
-    """Asks the session's state, and the policies, about one session."""
+    """Asks the session's state, and the policies, about one session.
 
-    def __init__(self, session_id: str, manager: Manager, dispatcher: Dispatcher) -> None:
-        self._session_id = session_id
+    :ivar known: the session as it is where the Manager does not know it any more: as it ended.
+    """
+
+    def __init__(self, session: Session, manager: Manager, dispatcher: Dispatcher) -> None:
+        self.known = session
+        self._session_id = session.id
         self._manager = manager
         self._dispatcher = dispatcher
 
@@ -30,6 +34,13 @@ class Admission:
         if session is None:
             raise SessionNotFound(self._session_id)
         return session
+
+    async def latest(self) -> Session:
+        """Return the session as it is now, or as it ended."""
+        try:
+            return await self._manager.get(self._session_id) or self.known
+        except StoreError:
+            return self.known
 
     async def active_session(self) -> Session:
         """Return the session, if it takes messages.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from functools import partial
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from relaykit.hooks.dispatch import Dispatcher
 from relaykit.hooks.events import ClientAttached, ClientDetached
 from relaykit.meter import CLIENT_ATTACHES, ENTRIES_REPLAYED, GAPS, Meter
 from relaykit.relay.access import Role
+from relaykit.relay.live_session import LiveSession
 from relaykit.relay.live_sessions import LiveSessions
 
 
@@ -56,17 +58,7 @@ class Attachments:
         live.rest.want()
         try:
             if self._dispatcher.listens_to("relaykit_on_client_attached"):
-                attached = ClientAttached(
-                    session_id=session_id,
-                    client_id=client.client_id,
-                    protocol=client.protocol,
-                    owner=client.owner,
-                    role=client.role,
-                    by=client.by,
-                    after=after,
-                    at=self._clock.now(),
-                )
-                live.news.tell(partial(self._dispatcher.client_attached, attached))
+                live.news.tell(partial(self._tell_attached, live, client, after, self._clock.now()))
             yield cursor
         finally:
             live.clients -= 1
@@ -76,15 +68,35 @@ class Attachments:
                 if not self._observers[session_id]:
                     del self._observers[session_id]
             if self._dispatcher.listens_to("relaykit_on_client_detached"):
-                detached = ClientDetached(
-                    session_id=session_id,
-                    client_id=client.client_id,
-                    protocol=client.protocol,
-                    role=client.role,
-                    by=client.by,
-                    at=self._clock.now(),
-                )
-                live.news.tell(partial(self._dispatcher.client_detached, detached))
+                live.news.tell(partial(self._tell_detached, live, client, self._clock.now()))
+
+    # The session is looked up when it is told of: a client that comes or goes waits for nothing.
+
+    async def _tell_attached(self, live: LiveSession, client: FollowedBy, after: int, at: datetime) -> None:
+        attached = ClientAttached(
+            session=await live.admission.latest(),
+            session_id=live.id,
+            client_id=client.client_id,
+            protocol=client.protocol,
+            owner=client.owner,
+            role=client.role,
+            by=client.by,
+            after=after,
+            at=at,
+        )
+        await self._dispatcher.client_attached(attached)
+
+    async def _tell_detached(self, live: LiveSession, client: FollowedBy, at: datetime) -> None:
+        detached = ClientDetached(
+            session=await live.admission.latest(),
+            session_id=live.id,
+            client_id=client.client_id,
+            protocol=client.protocol,
+            role=client.role,
+            by=client.by,
+            at=at,
+        )
+        await self._dispatcher.client_detached(detached)
 
     def _count_past(self, protocol: str, entries: int, gap: bool) -> None:  # noqa: FBT001 -- as `OnPast` has it
         if entries:

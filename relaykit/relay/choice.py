@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Container, Mapping
-from functools import cache
+from functools import cache, partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
-from relaykit.agent.launcher import AgentSpec
+from relaykit.agent.launcher import AgentSpec, LauncherFactory
 from relaykit.clock import Clock, SystemClock
 from relaykit.hooks.meters import Meters
 from relaykit.hooks.plugin_set import PluginSet, Provided
 from relaykit.hooks.registration import PluginContext, StorageFactory
 from relaykit.ids import IdGenerator, SystemIds
 from relaykit.meter import Meter
+from relaykit.relay.opened import check_launcher, check_storage, opened
 from relaykit.settings import Settings
 
 if TYPE_CHECKING:
@@ -62,10 +63,14 @@ def chosen(plugins: PluginSet, kind: str, name: str, offered: Mapping[str, Provi
 
     :raises UnknownImplementation: nothing is; the message lists what there is.
     """
+    return _chosen(plugins, kind, name, offered).value
+
+
+def _chosen(plugins: PluginSet, kind: str, name: str, offered: Mapping[str, Provided[T]]) -> Provided[T]:
     provided = offered.get(name)
     if provided is None:
         raise plugins.unknown(kind, name, offered)
-    return provided.value
+    return provided
 
 
 def configured_agents(
@@ -89,16 +94,33 @@ def configured_agents(
     return agents
 
 
-def storage_name(settings: Settings, offered: Container[str], *, serve: bool) -> str:
+def _storage_name(settings: Settings, offered: Container[str], *, serve: bool) -> str:
     """Return the storage that is chosen, or the default one: a relay that is served does not forget, if it can."""
     return settings.relay.storage or ("sqlite" if serve and "sqlite" in offered else "memory")
 
 
-def chosen_storage(settings: Settings, plugins: PluginSet, contexts: Contexts) -> tuple[str, StorageFactory]:
-    """Return the storage of ``relaykit serve``, for who looks into it without a relay, and its name.
+def chosen_storage(
+    settings: Settings, plugins: PluginSet, contexts: Contexts, *, serve: bool = True
+) -> tuple[str, StorageFactory]:
+    """Return the storage that is chosen, and its name.
 
-    :raises PluginError: it is not offered, or broken.
+    :param serve: that of ``relaykit serve``, also for who looks into it without a relay.
+    :raises PluginError: it is not offered, or broken; also when it is opened.
     """
     offered = plugins.storages(contexts)
-    name = storage_name(settings, offered, serve=True)
-    return name, chosen(plugins, "storage", name, offered)
+    name = _storage_name(settings, offered, serve=serve)
+    found = _chosen(plugins, "storage", name, offered)
+    return name, partial(
+        opened, found.value, plugin=found.plugin, what=f"storage {name!r}", check=check_storage
+    )
+
+
+def chosen_launcher(
+    plugins: PluginSet, name: str, offered: Mapping[str, Provided[LauncherFactory]]
+) -> LauncherFactory:
+    """Return a launcher by its name.
+
+    :raises PluginError: it is not offered, or broken; also when it is opened.
+    """
+    found = _chosen(plugins, "launcher", name, offered)
+    return partial(opened, found.value, plugin=found.plugin, what=f"launcher {name!r}", check=check_launcher)

@@ -16,7 +16,7 @@ from relaykit.conversation.conversation import Conversation
 from relaykit.conversation.frame import Frame, Kind
 from relaykit.conversation.journal import Entry
 from relaykit.conversation.permissions import Question, Questions
-from relaykit.errors import SessionNotActive, SpawnError
+from relaykit.errors import AgentError, Leaked, SessionNotActive, SpawnError
 from relaykit.hooks.dispatch import Dispatcher
 from relaykit.meter import Meter
 from relaykit.relay.admission import Admission
@@ -27,7 +27,7 @@ from relaykit.relay.life import alive_since
 from relaykit.relay.notices import AGENT_CRASHED, ASLEEP, WAKE_FAILED, notice
 from relaykit.relay.outbox import Outbox
 from relaykit.relay.past import look_back
-from relaykit.relay.read_ahead import ReadAhead
+from relaykit.relay.read_ahead import ReadAhead, listen
 from relaykit.relay.rest import Presence, Rest
 from relaykit.relay.telling import Telling
 from relaykit.relay.traffic import Traffic
@@ -97,26 +97,26 @@ class LiveSession:
         self._when_proved: Callable[[], Awaitable[None]] | None = None
         self._outbox: Outbox | None = None
         self._reading = anyio.CancelScope()
-        self._admission = Admission(session.id, manager, dispatcher)
-        self._telling = Telling(
-            self._admission.session, dispatcher=dispatcher, meter=meter, clock=clock, news=news
+        self.admission = Admission(session, manager, dispatcher)
+        self.telling = Telling(
+            self.admission.session, dispatcher=dispatcher, meter=meter, clock=clock, news=news
         )
         self._asking = Asking(
             conversation,
             self.questions,
             launcher=launcher,
             judging=Judging(settings.permissions, launcher=launcher, dispatcher=dispatcher),
-            session=self._admission.session,
+            session=self.admission.session,
             send=self._send,
             clock=clock,
-            telling=self._telling,
+            telling=self.telling,
         )
         self._queue = TurnQueue(
             session.id,
             conversation,
             manager=manager,
             clock=clock,
-            telling=self._telling,
+            telling=self.telling,
             news=news,
             send=self._send,
             to_its_end=self._to_its_end,
@@ -125,12 +125,12 @@ class LiveSession:
         self.calls = Calls(
             session.id,
             conversation,
-            admission=self._admission,
+            admission=self.admission,
             rest=self.rest,
             has_agent=lambda: self._outbox is not None,
             send=self._send,
             to_its_end=self._to_its_end,
-            telling=self._telling,
+            telling=self.telling,
         )
 
     @property
@@ -184,7 +184,7 @@ class LiveSession:
         """
         turns = self._queue.turns
         if not turns.knows(turn):
-            await self._admission.prompt(body, client_id)
+            await self.admission.prompt(body, client_id)
         if turns.knows(turn):  # it may have been said again while the policies thought
             return turns.end_of(turn)
         await self._queue.add(Prompt(turn, body, client_id, by or client_id))
@@ -245,7 +245,16 @@ class LiveSession:
         self._when_proved = when_proved
 
     async def converse(self, agent: Agent) -> None:
-        """Relay until the agent is gone, by itself or to sleep. It has been introduced."""
+        """Relay until the agent is gone, by itself or to sleep. It has been introduced.
+
+        :raises AgentError: as `Agent.receive`; also where it left something open on the event loop.
+        """
+        try:
+            await self._converse(agent)
+        except Leaked as error:
+            raise AgentError(f"its launcher {self.spec.launcher!r}: {error}", agent=self.spec.name) from error
+
+    async def _converse(self, agent: Agent) -> None:
         async with OwnedTasks() as tasks:
             self._outbox = Outbox(agent, tasks, self._undeliverable)
             self._queue.has_agent = True
@@ -254,12 +263,7 @@ class LiveSession:
             try:
                 with anyio.CancelScope() as self._reading:
                     await self._queue.start_next()
-                    while True:
-                        try:
-                            frames = await source.receive()
-                        except anyio.EndOfStream:
-                            return
-                        await self._hear(frames, tasks)
+                    await listen(source, partial(self._hear, tasks=tasks))
             finally:
                 self._queue.has_agent = False
                 self._outbox = None
@@ -316,6 +320,7 @@ class LiveSession:
         await self.interrupt(self.rest.reason)
         word = AGENT_CRASHED if self.rest.crashed else ASLEEP
         await self.conversation.publish([notice(word, reason=self.rest.reason)])
+        await self.telling.asleep(self.rest.reason, crashed=self.rest.crashed)
         self.conversation.drop_tail()
         self.rest.move(Presence.ASLEEP)
         if self._queue.turns.waiting or (self.rest.crashed and self.clients):

@@ -7,69 +7,51 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from relaykit.agent.agent import Agent
-from relaykit.agent.launcher import AgentLauncher, AgentSpec, Record, ToolUse
+from relaykit.agent.launcher import AgentLauncher, AgentSpec, Record
 from relaykit.agent.workspace import Say, Workspace
 from relaykit.clock import Clock
-from relaykit.conversation.frame import Frame
 from relaykit.meter import AGENT_SHUTDOWN, AGENT_SPAWN, AGENT_SPAWN_FAILURES, WORKSPACE_PREPARE, Meter
-from relaykit.session.model import Json, Session
+from relaykit.relay.contained_start import Close, ContainedLauncher, ContainedWorkspace
+from relaykit.session.model import Session
 
 _OTHER = "other"
 _ERRORS = frozenset(AGENT_SPAWN_FAILURES.labels["error"])
 
 
-class MeasuredLauncher:
-    """An `AgentLauncher` that does what another does."""
+class MeasuredLauncher(ContainedLauncher):
+    """A launcher whose starts are measured."""
 
-    def __init__(self, launcher: AgentLauncher, *, clock: Clock, meter: Meter) -> None:
-        self._launcher = launcher
+    def __init__(
+        self, launcher: AgentLauncher, *, name: str, close: Close, clock: Clock, meter: Meter
+    ) -> None:
+        super().__init__(launcher, name=name, close=close)
         self._clock = clock
         self._meter = meter
 
     async def launch(
         self, spec: AgentSpec, session: Session, cwd: Path, record: Record, /, *, resume: bool = False
     ) -> Agent:
-        """Do as the other does, and measure it. A start that is cancelled is neither a success nor a failure."""
+        """Start the agent, and measure it. A start that is cancelled is neither a success nor a failure."""
         started = self._clock.monotonic()
         with _failures_counted(self._meter, spec.name):
-            agent = await self._launcher.launch(spec, session, cwd, record, resume=resume)
+            agent = await super().launch(spec, session, cwd, record, resume=resume)
         self._meter.observe(AGENT_SPAWN, self._clock.monotonic() - started, agent=spec.name)
         return agent
 
-    async def profile(self, spec: AgentSpec, /) -> Json:
-        """Do as the other does."""
-        return await self._launcher.profile(spec)
 
-    def can_resume(self, session: Session, /) -> bool:
-        """Do as the other does."""
-        return self._launcher.can_resume(session)
+class MeasuredWorkspace(ContainedWorkspace):
+    """A workspace whose preparations are measured."""
 
-    def decline(self, request: Frame, /, *, cancelled: bool) -> Frame:
-        """Do as the other does."""
-        return self._launcher.decline(request, cancelled=cancelled)
-
-    def allow(self, request: Frame, /) -> Frame | None:
-        """Do as the other does."""
-        return self._launcher.allow(request)
-
-    def tool_use(self, request: Frame, /) -> ToolUse | None:
-        """Do as the other does."""
-        return self._launcher.tool_use(request)
-
-
-class MeasuredWorkspace:
-    """A `Workspace` that does what another does."""
-
-    def __init__(self, workspace: Workspace, *, clock: Clock, meter: Meter) -> None:
-        self._workspace = workspace
+    def __init__(self, workspace: Workspace, *, name: str, clock: Clock, meter: Meter) -> None:
+        super().__init__(workspace, name=name)
         self._clock = clock
         self._meter = meter
 
     async def prepare(self, session: Session, record: Record, say: Say, /) -> Path:
-        """Do as the other does, and measure it as `MeasuredLauncher.launch` does."""
+        """Prepare it, and measure it as `MeasuredLauncher.launch` does."""
         started = self._clock.monotonic()
         with _failures_counted(self._meter, session.agent):
-            path = await self._workspace.prepare(session, record, say)
+            path = await super().prepare(session, record, say)
         self._meter.observe(WORKSPACE_PREPARE, self._clock.monotonic() - started)
         return path
 

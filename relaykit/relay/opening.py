@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
 from relaykit.agent.launcher import AgentLauncher, AgentSpec, LauncherFactory
+from relaykit.agent.workspace import Workspace
 from relaykit.clock import Clock, SystemClock
 from relaykit.hooks.dispatch import Dispatcher
 from relaykit.hooks.loader import load_plugins
@@ -16,25 +17,35 @@ from relaykit.hooks.meters import Meters
 from relaykit.hooks.plugin_set import PluginSet
 from relaykit.ids import IdGenerator, SystemIds
 from relaykit.relay.activity import flush_activity
-from relaykit.relay.choice import chosen, configured_agents, plugin_contexts, storage_name
+from relaykit.relay.choice import (
+    chosen,
+    chosen_launcher,
+    chosen_storage,
+    configured_agents,
+    plugin_contexts,
+)
+from relaykit.relay.contained_start import Close, ContainedLauncher, ContainedWorkspace
 from relaykit.relay.expiry import Expiry
 from relaykit.relay.gauges import watch_sessions
 from relaykit.relay.live_sessions import LiveSessions
 from relaykit.relay.locator import Locator, OnlyHere
 from relaykit.relay.measured_start import MeasuredLauncher, MeasuredWorkspace, expect_agents
 from relaykit.relay.measured_storage import measured
+from relaykit.relay.opened import opened
 from relaykit.relay.recovery import recover
 from relaykit.relay.relay import Relay
 from relaykit.relay.run_session import Parts
 from relaykit.relay.running import RunningFile, running_file
 from relaykit.relay.transcripts import Transcripts
 from relaykit.session.cleaner import Cleaner
+from relaykit.session.cleanup import close_at_last
 from relaykit.session.manager import Manager
 from relaykit.settings import Settings
 from relaykit.tasks import OwnedTasks
 
 if TYPE_CHECKING:
-    from relaykit.hooks.plugin_set import Contexts
+    from relaykit.hooks.plugin_set import Contexts, Provided
+    from relaykit.hooks.registration import Service
 
 
 @asynccontextmanager
@@ -74,14 +85,15 @@ async def open_relay(
     expect_agents(agents, meter)
 
     # Everything is chosen before anything is opened: what is wrong with the settings is said at once.
-    storages = plugins.storages(context)
-    open_storage = chosen(plugins, "storage", storage_name(settings, storages, serve=serve), storages)
+    _, open_storage = chosen_storage(settings, plugins, context, serve=serve)
     workspace = chosen(plugins, "workspace", settings.relay.workspace, plugins.workspaces(context))
     cleaners = _cleaners(settings, plugins, context, agents)
     launchers = _launchers(plugins, context, agents)
-    services = [provided.value for provided in plugins.services(context).values()]
+    services = list(plugins.services(context).values())
     routes = [provided.value for provided in plugins.routes(context).values()]
     messages = [provided.value for provided in plugins.messages(context).values()]
+
+    interests = plugins.interests(context)
 
     async with AsyncExitStack() as stack:
         running = None
@@ -92,11 +104,11 @@ async def open_relay(
             clock=clock,
             meter=meter,
             timeout=settings.relay.hook_timeout,
+            interests=interests,
             on_switch_off=_switch_off(running),
         )
         store, journal = await stack.enter_async_context(open_storage())
         if meter.listening:
-            workspace = MeasuredWorkspace(workspace, clock=clock, meter=meter)
             store, journal = measured(store, journal, clock=clock, meter=meter)
         transcripts = Transcripts(journal, clock=clock, tail_bytes=settings.relay.tail_bytes)
         manager = await stack.enter_async_context(
@@ -112,14 +124,16 @@ async def open_relay(
                 before_delete=transcripts.close,
             )
         )
+        close = partial(close_at_last, within=settings.relay.cleaner_timeout)
         parts = Parts(
             manager=manager,
-            workspace=workspace,
+            workspace=_contained(workspace, settings, clock, meter),
             workspace_plugin=settings.relay.workspace,
             launchers={
-                name: await stack.enter_async_context(_opened(open_launcher, clock, meter))
+                name: await stack.enter_async_context(_opened(name, open_launcher, close, clock, meter))
                 for name, open_launcher in launchers.items()
             },
+            close=close,
             resume_crashed=settings.relay.on_crash == "resume",
             meter=meter,
         )
@@ -159,20 +173,35 @@ async def open_relay(
         expiry = Expiry(manager, sessions, transcripts, settings=settings.relay, clock=clock)
         relay.start(expiry.run)
         for service in services:
-            if serve or not service.listens:
-                await stack.enter_async_context(service.open(relay))
-                relay.listening = relay.listening or service.listens
+            if serve or not service.value.listens:
+                await stack.enter_async_context(_running(service, relay))
+                relay.listening = relay.listening or service.value.listens
         # The sessions end before anything that they need, and before the clients that want to hear of it.
         stack.push_async_callback(relay.aclose)
         yield relay
 
 
+def _contained(workspace: Workspace, settings: Settings, clock: Clock, meter: Meters) -> Workspace:
+    name = settings.relay.workspace
+    if meter.listening:
+        return MeasuredWorkspace(workspace, name=name, clock=clock, meter=meter)
+    return ContainedWorkspace(workspace, name=name)
+
+
 @asynccontextmanager
 async def _opened(
-    open_launcher: LauncherFactory, clock: Clock, meter: Meters
+    name: str, open_launcher: LauncherFactory, close: Close, clock: Clock, meter: Meters
 ) -> AsyncIterator[AgentLauncher]:
     async with open_launcher() as launcher:
-        yield MeasuredLauncher(launcher, clock=clock, meter=meter) if meter.listening else launcher
+        if meter.listening:
+            yield MeasuredLauncher(launcher, name=name, close=close, clock=clock, meter=meter)
+        else:
+            yield ContainedLauncher(launcher, name=name, close=close)
+
+
+def _running(service: Provided[Service], relay: Relay) -> AbstractAsyncContextManager[None]:
+    what = f"service {service.value.name!r}"
+    return opened(partial(service.value.open, relay), plugin=service.plugin, what=what)
 
 
 def _launchers(
@@ -180,7 +209,7 @@ def _launchers(
 ) -> Mapping[str, LauncherFactory]:
     """Return the launchers that agents name, and no other."""
     offered = plugins.launchers(contexts)
-    return {name: chosen(plugins, "launcher", name, offered) for name in _launcher_names(agents)}
+    return {name: chosen_launcher(plugins, name, offered) for name in _launcher_names(agents)}
 
 
 def _cleaners(

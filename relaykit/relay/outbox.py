@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from anyio.abc import TaskGroup
 
 from relaykit.agent.agent import Agent
 from relaykit.conversation.frame import Frame
 from relaykit.errors import AgentGone
+from relaykit.tasks import contained
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +55,7 @@ class Outbox:
         while self._frames:
             frame = self._frames[0]
             try:
-                await self._agent.send(frame)
+                await contained(partial(self._agent.send, frame))
             except AgentGone:
                 return  # `receive` tells the same, with everything that the agent still said
             except ValueError as error:

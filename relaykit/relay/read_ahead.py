@@ -1,17 +1,40 @@
-"""ReadAhead: an agent is listened to while what it has said before is recorded."""
+"""How an agent is listened to; and ReadAhead: while what it has said before is recorded."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 import anyio
 from anyio.abc import TaskGroup
 
 from relaykit.agent.agent import Agent
 from relaykit.conversation.frame import Frame
+from relaykit.tasks import contained
 
 _MOST = 1 << 20
 """Bytes that are read ahead: some milliseconds of an agent that speaks as fast as it can."""
+
+
+async def listen(source: Agent | ReadAhead, hear: Callable[[Sequence[Frame]], Awaitable[None]]) -> None:
+    """Hand over what an agent says, until it is gone.
+
+    :raises AgentError: as `Agent.receive`.
+    :raises Leaked: the agent left something open: once for all, as a task for each call would cost too much.
+    """
+    if isinstance(source, ReadAhead):  # which has a task for the agent already
+        await _listen(source, hear)
+    else:
+        await contained(partial(_listen, source, hear))
+
+
+async def _listen(source: Agent | ReadAhead, hear: Callable[[Sequence[Frame]], Awaitable[None]]) -> None:
+    while True:
+        try:
+            frames = await source.receive()
+        except anyio.EndOfStream:
+            return
+        await hear(frames)
 
 
 class ReadAhead:
@@ -44,14 +67,17 @@ class ReadAhead:
 
     async def _read(self) -> None:
         try:
-            while True:
-                frames = await self._agent.receive()
-                self._frames += frames
-                self._size += sum([len(frame.body) for frame in frames])
-                self._heard.set()
-                while self._size > _MOST:
-                    self._taken = anyio.Event()
-                    await self._taken.wait()
+            await contained(self._read_on)
         except Exception as error:  # noqa: BLE001 -- raised in `receive`
             self._ended = error
             self._heard.set()
+
+    async def _read_on(self) -> None:
+        while True:
+            frames = await self._agent.receive()
+            self._frames += frames
+            self._size += sum([len(frame.body) for frame in frames])
+            self._heard.set()
+            while self._size > _MOST:
+                self._taken = anyio.Event()
+                await self._taken.wait()

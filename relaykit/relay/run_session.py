@@ -23,6 +23,7 @@ from relaykit.errors import (
     WorkspaceError,
 )
 from relaykit.meter import AGENT_CRASHES, Meter
+from relaykit.relay.contained_start import Close
 from relaykit.relay.crashes import NotResumed, check_crashes
 from relaykit.relay.live_session import LiveSession
 from relaykit.relay.notices import ACTIVE, AWAKE, PREPARING, TERMINATING, notice
@@ -41,6 +42,7 @@ class Parts:
     """What a session is run with, all chosen by name in settings.
 
     :param workspace_plugin: the key of ``session.resources`` under which the workspace records.
+    :param close: for an agent that nobody else will close.
     :param resume_crashed: an agent that has ended by itself is started again, if it can go on where it was.
     """
 
@@ -48,6 +50,7 @@ class Parts:
     workspace: Workspace
     workspace_plugin: str
     launchers: Mapping[str, AgentLauncher]
+    close: Close
     resume_crashed: bool
     meter: Meter
 
@@ -67,7 +70,7 @@ async def run_session(session: Session, handle: Handle, live: LiveSession, parts
     finally:
         with anyio.CancelScope(shield=True):
             if not (live.leaving and await _leave(session, live, parts.manager)):
-                await _end(session, handle, live, parts.manager, cause, reason)
+                await _end(session, handle, live, parts, cause, reason)
 
 
 async def _live(session: Session, live: LiveSession, parts: Parts) -> tuple[Cause, str]:
@@ -118,11 +121,7 @@ async def _start(session: Session, live: LiveSession, parts: Parts) -> Agent:
 
 async def _prepare(session: Session, live: LiveSession, parts: Parts) -> Path:
     record = _recorder(parts.manager, session, parts.workspace_plugin)
-    path: object = await parts.workspace.prepare(session, record, _sayer(live))
-    if not isinstance(path, Path):
-        name = parts.workspace_plugin
-        raise WorkspaceError(f"the workspace {name!r} returned {path!r}, where a Path was asked for")
-    return path
+    return await parts.workspace.prepare(session, record, _sayer(live))
 
 
 # ---------------------------------------------------------------- asleep
@@ -192,6 +191,7 @@ async def _relaunch(session: Session, live: LiveSession, parts: Parts) -> Agent:
     await manager.reattach_agent(session.id, agent)
     live.introduce(agent, when_proved=partial(_proved, live, wakes))
     await live.conversation.publish([notice(AWAKE)])
+    await live.telling.awake()
     return agent
 
 
@@ -217,14 +217,14 @@ async def _leave(session: Session, live: LiveSession, manager: Manager) -> bool:
 
 
 async def _end(
-    session: Session, handle: Handle, live: LiveSession, manager: Manager, cause: Cause, reason: str
+    session: Session, handle: Handle, live: LiveSession, parts: Parts, cause: Cause, reason: str
 ) -> None:
     """End the session; if even that fails, leave at least no agent and no waiting client behind."""
-    conversation = live.conversation
+    manager, conversation = parts.manager, live.conversation
     async with AsyncExitStack() as stack:
         stack.push_async_callback(conversation.aclose)
         if handle.agent is not None:
-            stack.push_async_callback(handle.agent.aclose)
+            stack.push_async_callback(parts.close, handle.agent)
         try:
             await manager.mark_terminating(session.id, reason, cause=cause)
             marked = await manager.get(session.id) or session  # who was first has said why
@@ -232,7 +232,10 @@ async def _end(
             with journal_errors_logged(session):
                 await live.finish(reason)
                 await conversation.publish([notice(TERMINATING, cause=cause, reason=reason)])
-            await manager.complete_cleanup(session.id)  # which closes the transcript: see `Transcripts`
+            report = await manager.complete_cleanup(
+                session.id
+            )  # which closes the transcript: see `Transcripts`
+            live.admission.known = report.session or marked
         except Exception:
             logger.exception("session %s could not be ended in order; its agent is stopped", session.id)
 

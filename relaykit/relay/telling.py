@@ -1,4 +1,4 @@
-"""Telling: plugins hear of turns and questions, outside of the relaying; and both are measured."""
+"""Telling: plugins hear of turns, questions and sleep, outside of the relaying; and the first two are measured."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ from relaykit.clock import Clock
 from relaykit.conversation.frame import Frame
 from relaykit.conversation.permissions import Question
 from relaykit.hooks.dispatch import Dispatcher
-from relaykit.hooks.events import CallMade, QuestionAnswered, QuestionAsked, TurnEnded, TurnStarted
+from relaykit.hooks.events import (
+    CallMade,
+    FellAsleep,
+    QuestionAnswered,
+    QuestionAsked,
+    TurnEnded,
+    TurnStarted,
+    WokeUp,
+)
 from relaykit.meter import QUESTION_WAIT, TURN_SECONDS, Meter
 from relaykit.relay.deciders import Decider
 from relaykit.relay.turns import Turn
@@ -73,6 +81,19 @@ class Telling:
                 session=await self._session(), call=call, client_id=client_id, by=by, at=self._clock.now()
             )
             self._news.tell(partial(self._dispatcher.call_made, made))
+
+    async def asleep(self, reason: str, *, crashed: bool) -> None:
+        """Tell that the agent is not there any more, and the session is."""
+        if self._dispatcher.listens_to("relaykit_on_asleep"):
+            session, at = await self._session(), self._clock.now()
+            sleep = FellAsleep(session=session, reason=reason, crashed=crashed, at=at)
+            self._news.tell(partial(self._dispatcher.asleep, sleep))
+
+    async def awake(self) -> None:
+        """Tell that the agent was started again."""
+        if self._dispatcher.listens_to("relaykit_on_awake"):
+            waking = WokeUp(session=await self._session(), at=self._clock.now())
+            self._news.tell(partial(self._dispatcher.awake, waking))
 
     async def question_asked(self, request: Frame) -> None:
         """Tell that a question was put to people."""

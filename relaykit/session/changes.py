@@ -9,8 +9,6 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-import anyio
-
 from relaykit.clock import Clock
 from relaykit.errors import (
     DuplicateRole,
@@ -30,7 +28,7 @@ from relaykit.meter import (
     Meter,
 )
 from relaykit.session.cleaner import CleanerResult, CleanupReport, Outcome, Phase
-from relaykit.session.cleanup import Cleanup
+from relaykit.session.cleanup import Cleanup, close_at_last
 from relaykit.session.hooks import SessionHooks
 from relaykit.session.logs import log_state
 from relaykit.session.model import Cause, Closable, Json, Session, SessionState
@@ -187,14 +185,7 @@ class Changes:
 
     async def close(self, closable: Closable) -> None:
         """Close what nobody else will close, within a cleaner's time, whatever cancels the caller."""
-        timeout = self._cleanup.timeout
-        with anyio.move_on_after(timeout, shield=True) as scope:
-            try:
-                await closable.aclose()
-            except Exception:
-                logger.exception("%r could not be closed", closable)
-        if scope.cancelled_caught:
-            logger.error("%r took longer than %g s to close; it is left", closable, timeout)
+        await close_at_last(closable, within=self._cleanup.timeout)
 
     async def _save(self, worker: Worker, after: Session) -> Session:
         try:

@@ -11,13 +11,27 @@ import anyio
 from relaykit.clock import Clock
 from relaykit.meter import AGENT_SHUTDOWN, CLEANUPS, Meter
 from relaykit.session.cleaner import Cleaner, CleanerResult, CloseAgent, CloseConnection, Outcome, Phase
-from relaykit.session.model import Handle, Session
+from relaykit.session.model import Closable, Handle, Session
 from relaykit.tasks import contained
 
 logger = logging.getLogger(__name__)
 
 _OURS = {CloseAgent, CloseConnection}
 """Cleaners that leave nothing open, and are worth no task: a session's life without a plugin is that much shorter."""
+
+
+async def close_at_last(closable: Closable, *, within: float) -> None:
+    """Close what nobody else will close, whatever cancels the caller. What goes wrong is logged, and never raised.
+
+    :param within: seconds that it may take.
+    """
+    with anyio.move_on_after(within, shield=True) as scope:
+        try:
+            await contained(closable.aclose)
+        except Exception:
+            logger.exception("%r could not be closed", closable)
+    if scope.cancelled_caught:
+        logger.error("%r took longer than %g s to close; it is left", closable, within)
 
 
 class Cleanup:

@@ -204,6 +204,11 @@ class Settings:
         """Tell whether there is a ``[plugins.NAME]`` table, or a variable that sets a key of it."""
         return self.sources.names_table(("plugins", name))
 
+    def lists_of(self, plugin: str) -> Sequence[str]:
+        """Return the lists at the top of the file that are the plugin's, and have tables: ``hooks``."""
+        owned = [name for name, table in LISTS.items() if table == ("plugins", plugin)]
+        return [name for name in owned if self.sources.tables.get(name)]
+
     def check_rules(self, key: str, known: Iterable[str]) -> None:
         """Check what rules of ``[[permissions]]`` name: one that names nothing that there is would never match.
 

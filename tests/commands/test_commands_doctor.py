@@ -121,6 +121,17 @@ def test_plugins_that_are_broken_or_blocked(
     assert [verdict for verdict, what in lines_of(found, "plugins") if "sunk" in what] == ["trouble"]
 
 
+def test_hooks_in_the_settings_of_a_plugin_that_is_blocked(
+    site: Site, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.install("actions")
+    (work / "relaykit.toml").write_text(f"{STATE}disabled = ['actions']\n[[hooks]]\non = ['active']\n")
+    code, found = examined(capsys)
+    [(verdict, what)] = [line for line in lines_of(found, "plugins") if "actions" in line[1]]
+    assert (code, verdict) == (0, "warning")
+    assert "every table of [[hooks]]" in what
+
+
 def test_two_plugins_of_one_name(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     site.install("twin", distribution="one")
     site.install("twin", distribution="other")
@@ -286,9 +297,17 @@ LOOKING = """
     async def hang(surroundings):
         await anyio.sleep_forever()
 
+    async def leak(surroundings):
+        await anyio.create_task_group().__aenter__()
+        return []
+
+    async def shrug(surroundings):
+        pass
+
     @hookimpl
     def relaykit_register_checks(context):
-        return [Check(name="dust", look=look), Check(name="cellar", look=fail), Check(name="attic", look=hang)]
+        looks = {"roof": leak, "hall": shrug, "dust": look, "cellar": fail, "attic": hang}
+        return [Check(name=name, look=look) for name, look in looks.items()]
 """
 
 
@@ -300,6 +319,10 @@ def test_checks_of_plugins(
     (work / "relaykit.toml").write_text(f"{STATE}storage = 'memory'\n")
     code, found = examined(capsys)
     assert code == 1
+    assert [(each["check"], each["what"]) for each in found[-5:-3]] == [
+        ("roof", "it could not be looked at: it left a task group or a cancel scope open"),
+        ("hall", "it could not be looked at: it returned None, where a list of Finding was asked for"),
+    ]
     assert found[-3:] == [
         {"check": "dust", "verdict": "warning", "what": "False {} in_place", "fix": "sweep"},
         {"check": "cellar", "verdict": "trouble", "what": "it could not be looked at: too dark", "fix": ""},

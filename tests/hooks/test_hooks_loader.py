@@ -93,6 +93,22 @@ def test_a_blocked_plugin_is_never_imported(tmp_path: Path, site: Site) -> None:
     assert trace.exists()
 
 
+def test_lists_at_the_top_of_the_file_that_a_blocked_plugin_ignores_are_warned_of(
+    tmp_path: Path, site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.install("actions")
+    hooks = '[[hooks]]\non = ["active"]\n'
+    load(tmp_path, hooks, entry_points=site.entry_points())
+    blocked = '[relay]\ndisabled = ["actions"]\n'
+    load(tmp_path, blocked, entry_points=site.entry_points()).check_settings()
+    assert caplog.text == ""
+    plugins = load(tmp_path, blocked + hooks, entry_points=site.entry_points())
+    plugins.check_settings()
+    why = "disabled in [relay], and with it every table of [[hooks]] in the settings: none of them does anything"
+    assert f"plugin 'actions' is blocked: {why}" in caplog.text
+    assert record_of(plugins.records, "actions").reason == why
+
+
 def test_a_blocked_plugin_may_have_a_table(tmp_path: Path, site: Site) -> None:
     site.install("spy")
     load(tmp_path, '[relay]\ndisabled = ["spy"]\n[plugins.spy]\nx = 1', entry_points=site.entry_points())

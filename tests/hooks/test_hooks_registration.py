@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -12,6 +12,7 @@ from relaykit.agent.workspace import DirectoryWorkspace, InPlaceWorkspace
 from relaykit.conversation.memory_journal import MemoryJournal
 from relaykit.errors import PluginLoadError, SettingsError, UnknownImplementation
 from relaykit.hooks import hookimpl
+from relaykit.hooks.dispatch import Dispatcher
 from relaykit.hooks.loader import load_plugins
 from relaykit.hooks.plugin_set import PluginSet, Provided
 from relaykit.hooks.registration import Check, Command, MessageType, PluginContext, Route, Service
@@ -143,6 +144,16 @@ def test_one_name_from_two_plugins_names_both(
         ("commands", ["backup"]),
         ("checks", [COMMAND]),
         ("meters", object()),
+        ("agents", {"echo": AgentSpec("echo", cast("Any", "echo --loud"))}),
+        ("agents", {"echo": AgentSpec("echo", ())}),
+        ("workspaces", {"tree": InPlaceWorkspace}),
+        ("cleaners", [CloseAgent]),
+        ("services", [Service(name="clock", open=cast("Any", None))]),
+        ("routes", [Route(path="metrics", app=NEVER_CALLED)]),
+        ("messages", [MessageType(name=cast("Any", b"ping"), handle=NEVER_CALLED)]),
+        ("commands", [Command(name="backup", help="copy", run=cast("Any", "backup.sh"))]),
+        ("checks", [Check(name="disk", look=cast("Any", []))]),
+        ("meters", RecordingMeter),
     ],
 )
 def test_what_was_not_asked_for_names_the_plugin(tmp_path: Path, what: str, offered: object) -> None:
@@ -151,6 +162,26 @@ def test_what_was_not_asked_for_names_the_plugin(tmp_path: Path, what: str, offe
     with pytest.raises(PluginLoadError, match=rf"plugin 'pager': {hook}.* was asked for") as caught:
         collected(plugins, what, tmp_path)
     assert caught.value.plugin == "pager"
+
+
+@pytest.mark.parametrize(
+    ("what", "offered", "why"),
+    [
+        ("workspaces", {"tree": InPlaceWorkspace}, "it is a class: return an instance of it"),
+        ("workspaces", {"tree": FakeClock()}, "it lacks prepare"),
+        ("cleaners", [FakeIds()], "it lacks clean, name, phase"),
+        ("services", [Service(name="clock", open=cast("Any", None))], "its open is None, not a function"),
+        (
+            "routes",
+            [Route(path="metrics", app=NEVER_CALLED)],
+            "its path is 'metrics', which does not begin with '/'",
+        ),
+    ],
+)
+def test_what_is_wrong_with_it_is_said(tmp_path: Path, what: str, offered: object, why: str) -> None:
+    plugins = load(tmp_path, pager=offering(f"relaykit_register_{what}", lambda: offered))
+    with pytest.raises(PluginLoadError, match=rf"where an? \w+ was asked for: {why}$"):
+        collected(plugins, what, tmp_path)
 
 
 def test_nothing_is_an_offer_too(tmp_path: Path) -> None:
@@ -180,6 +211,59 @@ def test_each_plugin_gets_a_context_of_its_own_and_is_called_once(tmp_path: Path
     plugins = load(tmp_path, one=offering(hook, register), two=offering(hook, register))
     plugins.storages(contexts_of(tmp_path, plugins))
     assert [context.name for context in seen] == ["two", "one"]
+
+
+class Interested:
+    def __init__(self, interests: object) -> None:
+        self.interests = interests
+
+    @hookimpl
+    def relaykit_register_interests(self) -> object:
+        return self.interests
+
+    @hookimpl
+    async def relaykit_on_turn_ended(self) -> None: ...
+
+    @hookimpl
+    async def relaykit_on_awake(self) -> None: ...
+
+    @hookimpl
+    async def relaykit_check_mode(self) -> None: ...
+
+
+def test_only_the_hooks_that_a_plugin_is_interested_in_are_called_and_all_its_checks(tmp_path: Path) -> None:
+    hooks = ("relaykit_on_turn_ended", "relaykit_on_awake", "relaykit_check_mode")
+    for interests, called in (
+        (None, (True, True, True)),
+        ([], (False, False, True)),
+        (["relaykit_on_awake"], (False, True, True)),
+    ):
+        plugins = load(tmp_path, pager=Interested(interests))
+        interested = plugins.interests(contexts_of(tmp_path))
+        dispatcher = Dispatcher(plugins, clock=FakeClock(), interests=interested)
+        assert tuple(map(dispatcher.listens_to, hooks)) == called
+        other = load(tmp_path, pager=Interested([]), other=Interested(interests))
+        interested = other.interests(contexts_of(tmp_path))
+        dispatcher = Dispatcher(other, clock=FakeClock(), interests=interested)
+        assert tuple(map(dispatcher.listens_to, hooks)) == called
+
+
+@pytest.mark.parametrize(
+    ("interests", "why"),
+    [
+        ("relaykit_on_awake", "it returned 'relaykit_on_awake', where a list"),
+        (
+            ["relaykit_on_awaken"],
+            "one of its own `on` hooks was asked for: relaykit_on_awake, relaykit_on_turn_ended",
+        ),
+        (["relaykit_on_entries"], "it returned 'relaykit_on_entries', where one of its own"),
+        (["relaykit_check_mode"], "it returned 'relaykit_check_mode', where one of its own"),
+    ],
+)
+def test_interests_in_what_there_is_not(tmp_path: Path, interests: object, why: str) -> None:
+    plugins = load(tmp_path, pager=Interested(interests))
+    with pytest.raises(PluginLoadError, match=f"plugin 'pager': relaykit_register_interests: .*{why}"):
+        plugins.interests(contexts_of(tmp_path))
 
 
 def test_meters_go_by_their_plugin(tmp_path: Path) -> None:

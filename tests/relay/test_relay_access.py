@@ -16,7 +16,7 @@ from relaykit.hooks.events import ClientAttached, ClientDetached
 from relaykit.relay import Relay
 from relaykit.relay.access import EVERYTHING, FULL, Access, Role
 from relaykit.relay.restricted import RestrictedRelay
-from relaykit.session import Session, SessionFilter
+from relaykit.session import Session, SessionFilter, SessionState
 from support.relays import Client, active_session, ended, following, permission, prompt, running_relay
 
 pytestmark = pytest.mark.anyio
@@ -329,14 +329,17 @@ class Roles:
 
     def __init__(self) -> None:
         self.heard: list[tuple[str, str, str]] = []
+        self.sessions: list[Session] = []
 
     @hookimpl
     async def relaykit_on_client_attached(self, client: ClientAttached) -> None:
         self.heard.append(("attached", client.client_id, client.role))
+        self.sessions.append(client.session)
 
     @hookimpl
     async def relaykit_on_client_detached(self, client: ClientDetached) -> None:
         self.heard.append(("detached", client.client_id, client.role))
+        self.sessions.append(client.session)
 
 
 async def test_observers_are_counted_and_told_of(tmp_path: Path) -> None:
@@ -354,6 +357,7 @@ async def test_observers_are_counted_and_told_of(tmp_path: Path) -> None:
         assert relay.observers("nobody") == 0
         await relay.stop(id_, "done")
         await client.until_the_end()
+        await ended(relay, id_)
     assert {(what, id_) for what, id_, role in roles.heard if role == "observer"} == {
         ("attached", "w1"),
         ("attached", "w2"),
@@ -361,6 +365,11 @@ async def test_observers_are_counted_and_told_of(tmp_path: Path) -> None:
         ("detached", "w2"),
     }
     assert ("attached", "c1", "controller") in roles.heard
+    assert {(session.id, session.agent_id) for session in roles.sessions} == {(id_, "auth")}
+    assert roles.sessions[roles.heard.index(("attached", "w1", "observer"))].worktree_dir
+    # Who leaves behind its end is told of with the session as it ended.
+    assert roles.heard[-1] == ("detached", "c1", "controller")
+    assert (roles.sessions[-1].state, roles.sessions[-1].reason) == (SessionState.CLEANED, "done")
 
 
 def test_what_is_narrow() -> None:

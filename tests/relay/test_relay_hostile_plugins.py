@@ -372,9 +372,9 @@ async def test_leaks_in_a_cleaner(tmp_path: Path) -> None:
         await lives(relay, hooks)
         await lives(relay, hooks)
     details = [result.detail for _, result in hooks.failures]
-    assert details[::2] == ["RuntimeError: it left a task group or a cancel scope open"] * 2
+    assert details[::2] == ["Leaked: it left a task group or a cancel scope open"] * 2
     own = {
-        "asyncio": "RuntimeError: it let out a cancellation that was its own",
+        "asyncio": "Leaked: it let out a cancellation that was its own",
         "trio": "TypeError: trio.Cancelled has no public constructor",  # which therefore cannot happen there
     }
     assert details[1::2] == [own[sniffio.current_async_library()]] * 2

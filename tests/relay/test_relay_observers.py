@@ -15,14 +15,25 @@ from relaykit.hooks.events import (
     ClientAttached,
     ClientDetached,
     EntriesRecorded,
+    FellAsleep,
     QuestionAnswered,
     QuestionAsked,
     Transition,
     TurnEnded,
     TurnStarted,
+    WokeUp,
 )
 from relaykit.session import SessionState
-from support.relays import PATIENCE, active_session, ended, following, running_relay
+from relaykit.testing import FakeClock, FakeLauncher, open_talk, open_test_relay
+from support.relays import (
+    GIVEN,
+    PATIENCE,
+    active_session,
+    durable_storage,
+    ended,
+    following,
+    running_relay,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -290,3 +301,46 @@ async def test_observers_that_fail_change_nothing(tmp_path: Path) -> None:
         await relay.stop(client.session_id, "done")
         assert (await client.until_notice("ended"))["cause"] == "REQUESTED"
         await client.until_the_end()
+
+
+class Night(Log):
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[FellAsleep | WokeUp] = []
+
+    @hookimpl
+    async def relaykit_on_asleep(self, sleep: FellAsleep) -> None:
+        self.told.append(sleep)
+        self.add("asleep")
+
+    @hookimpl
+    async def relaykit_on_awake(self, waking: WokeUp) -> None:
+        self.told.append(waking)
+        self.add("awake")
+
+
+async def test_sleep_and_waking_are_told(tmp_path: Path) -> None:
+    night, clock = Night(), FakeClock()
+    launcher = FakeLauncher(resumable=True)
+    plugins = {"night": night, GIVEN: durable_storage()}
+    toml = f'[relay]\nstorage = "{GIVEN}"\n'
+    opened = open_test_relay(tmp_path, plugins=plugins, toml=toml, launcher=launcher, clock=clock)
+    async with opened as relay, open_talk(relay, "auth") as talk:
+        clock.advance(7)
+        await relay.live(talk.session_id).fall_asleep("it is late")
+        await talk.prompt("good morning")
+    told = [
+        (type(each), each.session.agent_id, each.session.state, bool(each.session.worktree_dir), each.at)
+        for each in night.told
+    ]
+    now = clock.now()
+    assert told == [
+        (FellAsleep, "auth", SessionState.ACTIVE, True, now),
+        (WokeUp, "auth", SessionState.ACTIVE, True, now),
+        (FellAsleep, "auth", SessionState.ACTIVE, True, now),
+    ]
+    why = [(each.reason, each.crashed) for each in night.told if isinstance(each, FellAsleep)]
+    assert why == [
+        ("it is late", False),
+        ("the relay is shutting down", False),
+    ]

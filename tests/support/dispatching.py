@@ -18,6 +18,7 @@ from relaykit.hooks.events import (
     ClientAttached,
     ClientDetached,
     EntriesRecorded,
+    FellAsleep,
     ModeRequest,
     PermissionRequest,
     PromptRequest,
@@ -26,6 +27,7 @@ from relaykit.hooks.events import (
     SessionRequest,
     TurnEnded,
     TurnStarted,
+    WokeUp,
 )
 from relaykit.hooks.loader import load_plugins
 from relaykit.meter import NO_METER, Meter
@@ -87,17 +89,32 @@ EVENTS: dict[str, tuple[str, tuple[Any, ...]]] = {
     "relaykit_on_cleanup_failed": ("cleanup_failed", (SESSION, CleanerResult("tidy", Outcome.FAILED))),
     "relaykit_on_client_attached": (
         "client_attached",
-        (ClientAttached(session_id="s1", client_id="c1", protocol="ws", owner="local", after=0, at=NOW),),
+        (
+            ClientAttached(
+                session=SESSION,
+                session_id="s1",
+                client_id="c1",
+                protocol="ws",
+                owner="local",
+                after=0,
+                at=NOW,
+            ),
+        ),
     ),
     "relaykit_on_client_detached": (
         "client_detached",
-        (ClientDetached(session_id="s1", client_id="c1", protocol="ws", at=NOW),),
+        (ClientDetached(session=SESSION, session_id="s1", client_id="c1", protocol="ws", at=NOW),),
     ),
     "relaykit_on_access_refused": (
         "access_refused",
         (AccessRefused(where="/acp", address="127.0.0.1", status=401, reason="no token", at=NOW),),
     ),
     "relaykit_on_call": ("call_made", (CallMade(session=SESSION, call=FRAME, client_id="c1", at=NOW),)),
+    "relaykit_on_asleep": (
+        "asleep",
+        (FellAsleep(session=SESSION, reason="it is late", crashed=False, at=NOW),),
+    ),
+    "relaykit_on_awake": ("awake", (WokeUp(session=SESSION, at=NOW),)),
     "relaykit_on_turn_started": (
         "turn_started",
         (TurnStarted(session=SESSION, turn="t1", client_id="c1", at=NOW),),

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
         CleanupFailed,
         ClientAttached,
         ClientDetached,
+        FellAsleep,
         QuestionAnswered,
         QuestionAsked,
         TurnEnded,
         TurnStarted,
+        WokeUp,
     )
     from relaykit.hooks.registration import Check, PluginContext, Service
     from relaykit.session import Transition
@@ -56,6 +58,13 @@ class ActionsPlugin:
 
         self._context, self._actions = context, open_actions(context, self._environ)
         return [Service(name=context.name, open=self._actions.open)]
+
+    @hookimpl
+    def relaykit_register_interests(self, context: PluginContext) -> Sequence[str]:
+        """Hear of what some hook is for, and of nothing else: without hooks this costs nothing."""
+        from relaykit_actions.happenings import EVENTS
+
+        return sorted({EVENTS[event].hook for table in context.settings.hooks for event in table.on})
 
     @hookimpl
     def relaykit_register_checks(self, context: PluginContext) -> Sequence[Check]:
@@ -117,6 +126,20 @@ class ActionsPlugin:
         from relaykit_actions.happenings import of_turn_ended
 
         self._happened("turn_ended", lambda: of_turn_ended(turn))
+
+    @hookimpl
+    async def relaykit_on_asleep(self, sleep: FellAsleep) -> None:
+        """Hear of ``asleep`` and ``crashed``."""
+        from relaykit_actions.happenings import of_asleep, word_for
+
+        self._happened(word_for(sleep), lambda: of_asleep(sleep))
+
+    @hookimpl
+    async def relaykit_on_awake(self, waking: WokeUp) -> None:
+        """Hear of ``awake``."""
+        from relaykit_actions.happenings import of_awake
+
+        self._happened("awake", lambda: of_awake(waking))
 
     @hookimpl
     async def relaykit_on_call(self, call: CallMade) -> None:

@@ -15,10 +15,12 @@ from relaykit.hooks.events import (
     CleanupFailed,
     ClientAttached,
     ClientDetached,
+    FellAsleep,
     QuestionAnswered,
     QuestionAsked,
     TurnEnded,
     TurnStarted,
+    WokeUp,
 )
 from relaykit.session import Session, Transition
 
@@ -32,8 +34,11 @@ _WHY = 1000
 
 _SESSION = ("session_id", "agent_id", "agent", "project", "owner", "worktree_dir")
 _END = ("cause", "reason")
-_CLIENT = ("session_id", "client_id", "by", "protocol", "access")
+_CLIENT = (*_SESSION, "client_id", "by", "protocol", "access")
 _QUESTION = ("question", "method", "tool", "tool_kind")
+
+_TRANSITION = "relaykit_on_transition"
+_ASLEEP = "relaykit_on_asleep"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,33 +47,59 @@ class Kind:
 
     :param when: what has happened, for people.
     :param fields: the names of the facts.
+    :param hook: which of relaykit's tells of it.
     """
 
     when: str
     fields: tuple[str, ...]
+    hook: str
 
 
 EVENTS: Mapping[str, Kind] = MappingProxyType(
     {
-        "created": Kind("a session was created, or one that had ended was resumed", _SESSION),
-        "spawning": Kind("its agent is being started", _SESSION),
-        "active": Kind("its agent is ready", _SESSION),
-        "terminating": Kind("its end begins, whatever the cause", (*_SESSION, *_END)),
-        "cleaned": Kind("it is over", (*_SESSION, *_END)),
-        "cleanup_failed": Kind("a cleaner failed", (*_SESSION, *_END, "cleaner", "detail")),
-        "turn_started": Kind("a prompt went to the agent", (*_SESSION, "turn", "client_id", "by")),
-        "turn_ended": Kind("the agent has finished", (*_SESSION, "turn", "outcome", "seconds")),
-        "call": Kind(
-            "somebody changed a mode, a model or an option", (*_SESSION, "method", "client_id", "by")
+        "created": Kind("a session was created, or one that had ended was resumed", _SESSION, _TRANSITION),
+        "spawning": Kind("its agent is being started", _SESSION, _TRANSITION),
+        "active": Kind("its agent is ready", _SESSION, _TRANSITION),
+        "terminating": Kind("its end begins, whatever the cause", (*_SESSION, *_END), _TRANSITION),
+        "cleaned": Kind("it is over", (*_SESSION, *_END), _TRANSITION),
+        "cleanup_failed": Kind(
+            "a cleaner failed", (*_SESSION, *_END, "cleaner", "detail"), "relaykit_on_cleanup_failed"
         ),
-        "question": Kind("the agent asks, and waits for somebody", (*_SESSION, *_QUESTION)),
+        "turn_started": Kind(
+            "a prompt went to the agent",
+            (*_SESSION, "turn", "client_id", "by"),
+            "relaykit_on_turn_started",
+        ),
+        "turn_ended": Kind(
+            "the agent has finished", (*_SESSION, "turn", "outcome", "seconds"), "relaykit_on_turn_ended"
+        ),
+        "asleep": Kind("its agent was stopped until somebody wants it", (*_SESSION, "reason"), _ASLEEP),
+        "crashed": Kind(
+            "its agent ended by itself in mid-turn, and is to be started again",
+            (*_SESSION, "reason"),
+            _ASLEEP,
+        ),
+        "awake": Kind("its agent was started again where it was", _SESSION, "relaykit_on_awake"),
+        "call": Kind(
+            "somebody changed a mode, a model or an option",
+            (*_SESSION, "method", "client_id", "by"),
+            "relaykit_on_call",
+        ),
+        "question": Kind(
+            "the agent asks, and waits for somebody", (*_SESSION, *_QUESTION), "relaykit_on_question_asked"
+        ),
         "answered": Kind(
             "a question is over",
             (*_SESSION, *_QUESTION, "outcome", "reason", "seconds", "client_id", "by"),
+            "relaykit_on_question_answered",
         ),
-        "attached": Kind("a client follows a session", _CLIENT),
-        "detached": Kind("it does no more", _CLIENT),
-        "refused": Kind("somebody was not let in", ("where", "address", "status", "reason")),
+        "attached": Kind("a client follows a session", _CLIENT, "relaykit_on_client_attached"),
+        "detached": Kind("it does no more", _CLIENT, "relaykit_on_client_detached"),
+        "refused": Kind(
+            "somebody was not let in",
+            ("where", "address", "status", "reason"),
+            "relaykit_on_access_refused",
+        ),
     }
 )
 """Every word for `on`."""
@@ -122,6 +153,21 @@ def of_turn_ended(turn: TurnEnded) -> Happening:
     return Happening("turn_ended", turn.at, {**_session(turn.session), **facts})
 
 
+def word_for(sleep: FellAsleep) -> str:
+    """Return the event that a sleep is."""
+    return "crashed" if sleep.crashed else "asleep"
+
+
+def of_asleep(sleep: FellAsleep) -> Happening:
+    """Return that a session's agent is not there any more, and the session is."""
+    return Happening(word_for(sleep), sleep.at, {**_session(sleep.session), "reason": sleep.reason[:_WHY]})
+
+
+def of_awake(waking: WokeUp) -> Happening:
+    """Return that a session's agent was started again."""
+    return Happening("awake", waking.at, _session(waking.session))
+
+
 def of_call(made: CallMade) -> Happening:
     """Return that a client asked something besides of the agent."""
     facts: Facts = {"method": made.call.method, "client_id": made.client_id, "by": made.by}
@@ -148,13 +194,12 @@ def of_answered(answer: QuestionAnswered) -> Happening:
 def of_client(event: str, client: ClientAttached | ClientDetached) -> Happening:
     """Return that a client came or went."""
     facts: Facts = {
-        "session_id": client.session_id,
         "client_id": client.client_id,
         "by": client.by,
         "protocol": client.protocol,
         "access": client.role,
     }
-    return Happening(event, client.at, facts)
+    return Happening(event, client.at, {**_session(client.session), **facts})
 
 
 def of_refused(refusal: AccessRefused) -> Happening:

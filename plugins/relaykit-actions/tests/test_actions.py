@@ -18,7 +18,7 @@ from anyio import CapacityLimiter
 
 from relaykit.hooks import hookimpl
 from relaykit.hooks.events import AccessRefused
-from relaykit.relay import Relay
+from relaykit.relay import Relay, wakes
 from relaykit.relay.access import Access
 from relaykit.session import Cleaner, CleanerResult, Handle, Phase, Session
 from relaykit_actions.actions import Actions, Hook
@@ -27,12 +27,13 @@ from relaykit_actions.happenings import EVENTS, Happening
 from relaykit_actions.settings import ActionsSettings, HookSettings
 from support.plugin_sites import RecordingMeter
 from support.relays import PATIENCE, acting_relay, active_session, ended, following, permission, prompt
-from support.sleepers import until
+from support.sleepers import REMEMBERING, House, until
 from support.webhook_receiver import Answer, Posted, Receiver, receiving
 
 pytestmark = pytest.mark.anyio
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+NIGHT = {"asleep", "crashed", "awake"}
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
 
@@ -76,7 +77,9 @@ async def test_a_sessions_life_as_a_receiver_hears_of_it(
     monkeypatch.setenv("HOOK_SECRET", SECRET)
     with receiving() as receiver, receiving() as elsewhere:
         toml = hooks(receiver, *EVENTS, secret='"HOOK_SECRET"')
-        toml += hooks(elsewhere, "turn_ended", "cleaned", role='"a?th"', agent='"echo"', project='"default"')
+        toml += hooks(
+            elsewhere, "attached", "turn_ended", "cleaned", role='"a?th"', agent='"echo"', project='"default"'
+        )
         toml += hooks(elsewhere, "cleaned", cause='["IDLE", "AGENT_EXITED"]')
         async with acting_relay(
             tmp_path, toml=toml, plugins={"failing": FailingCleaner()}, RELAY__CLEANERS='["failing"]'
@@ -104,13 +107,15 @@ async def test_a_sessions_life_as_a_receiver_hears_of_it(
     for posted in receiver.got:
         posted.verify(SECRET)
         assert set(posted.said["data"]) == set(EVENTS[posted.said["type"]].fields)
-    assert Counter(types(receiver.got)) == {event: 2 if "tached" in event else 1 for event in EVENTS}
+    assert Counter(types(receiver.got)) == {
+        event: 2 if "tached" in event else 1 for event in EVENTS.keys() - NIGHT
+    }
     # The relay tells of states and of the talk side by side, each in order.
     states = ["created", "spawning", "active", "terminating", "cleanup_failed", "cleaned"]
     talk = ["turn_started", "question", "answered", "turn_ended", "call"]
     for part in (states, talk):
         assert [event for event in types(receiver.got) if event in part] == part
-    assert types(elsewhere.got) == ["turn_ended", "cleaned"]
+    assert Counter(types(elsewhere.got)) == {"attached": 2, "turn_ended": 1, "cleaned": 1}
     facts = {posted.said["type"]: posted.said["data"] for posted in receiver.got}
     own = {
         "session_id": session.id,
@@ -132,6 +137,29 @@ async def test_a_sessions_life_as_a_receiver_hears_of_it(
     for secret in (SECRET, SECRET.removeprefix("whsec_")):
         assert secret.encode() not in everything
         assert secret not in caplog.text
+
+
+async def test_sleep_crashes_and_waking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wakes, "_LONGEST_PAUSE", 0.01)
+    with receiving() as receiver:
+        toml = hooks(receiver, *NIGHT, agent=f'"{REMEMBERING}"', role='"auth"')
+        disabled = '["audit", "gateway", "prometheus"]'
+        async with (
+            House(tmp_path).relay(toml=toml, RELAY__DISABLED=disabled) as relay,
+            active_session(relay, agent=REMEMBERING) as client,
+        ):
+            await relay.live(client.session_id).fall_asleep("it is late")
+            await client.say("/crash 3", "t1")  # which wakes it
+            await client.until_turn_end("t1")
+            await client.say("hello", "t2")
+            await client.until_turn_end("t2")
+            await relay.stop(client.session_id, "enough")
+            await client.until_the_end()
+    assert types(receiver.got) == ["asleep", "awake", "crashed", "awake"]
+    data = [posted.said["data"] for posted in receiver.got]
+    assert [set(facts) for facts in data] == [set(EVENTS[event].fields) for event in types(receiver.got)]
+    assert (data[0]["agent_id"], data[0]["reason"]) == ("auth", "it is late")
+    assert "it exited with 3" in data[2]["reason"]
 
 
 async def test_programs_run_and_a_failure_is_logged_with_their_last_words(

@@ -60,7 +60,7 @@ def of_detached(client: ClientDetached) -> Record:
 def _client(what: str, client: ClientAttached | ClientDetached) -> Record:
     return {
         **_begun(what, client.by, client.at),
-        "session": client.session_id,
+        **_session(client.session),
         "client": client.client_id,
         "protocol": client.protocol,
         "access": client.role,

@@ -83,7 +83,9 @@ async def test_everything_that_somebody_does_is_recorded(tmp_path: Path) -> None
         "session.stopped",
         "session.cleaned",
     ]
-    assert {record["session"] for record in found} == {session.id}
+    assert {tuple(record[key] for key in ("session", "role", "agent", "project")) for record in found} == {
+        (session.id, "auth", "echo", "default")
+    }
     assert without_times(found, "session.created") == [{"by": "phone", "owner": "local"}]
     assert {
         "by": "phone",
