@@ -16,6 +16,7 @@ from relaykit.relay.choice import plugin_contexts
 from relaykit.session import Cause
 from relaykit.settings import describe
 from relaykit.settings.kinds import to_toml
+from relaykit_actions.actions import ACTIONS
 from relaykit_actions.checks import checks
 from relaykit_actions.happenings import EVENTS
 from relaykit_actions.settings import ActionsSettings, HookSettings
@@ -85,6 +86,10 @@ def actions(directory: Path, toml: str, **environ: str) -> ActionsSettings:
         ),
         ('on = ["active"]\npost = "https://example.com:0/hush"', "post", "https://host/path"),
         ('on = ["active"]\npost = "https://[::1/hush"', "post", "https://host/path"),
+        ('on = ["active"]\npost = "https://exa mple.com/hush"', "post", "https://host/path"),
+        ('on = ["active"]\npost = "https://example.com/hush/{agent}"', "post", "a URL has no fields"),
+        (f'on = ["active"]\n{RUN}\nrole = ""', "role", "it is empty, and would never match"),
+        (f'on = ["active"]\n{RUN}\nproject = ""', "project", "it is empty, and would never match"),
         ('on = ["active"]\npost = "https://me:hush@example.com/"', "post", "no user, no password"),
     ],
 )
@@ -127,6 +132,8 @@ def test_what_is_wrong_with_the_table_is_told(tmp_path: Path, toml: str, said: s
         ),
         ('post = "https://127.0.0.1/hush"', "post", "127.0.0.1 is not on the public internet"),
         ('post = "https://[::ffff:10.0.0.1]/hush"', "post", "is not on the public internet"),
+        ('post = "https://LocalHost./hush"', "post", "localhost. is not on the public internet"),
+        ('post = "https://me.localhost/hush"', "post", "me.localhost is not on the public internet"),
         ('post = "https://☃..☃/hush"', "post", "it is no URL"),
     ],
 )
@@ -243,3 +250,10 @@ def test_the_hooks_that_the_readme_shows_can_be_read(tmp_path: Path) -> None:
 def test_the_readme_names_every_cause() -> None:
     text = README.read_text()
     assert [cause for cause in Cause if f"`{cause}`" not in text] == []
+
+
+def test_the_readme_names_the_figure_and_its_labels() -> None:
+    (said,) = re.findall(r"Figure: `(\w+)`, by (.*?)\.\n", README.read_text())
+    labels = re.findall(r"`(\w+)` \((.*?)\)", said[1])
+    assert said[0] == f"relaykit_{ACTIONS.name}_total"
+    assert {name: tuple(re.findall(r"`(\w+)`", values)) for name, values in labels} == ACTIONS.labels
