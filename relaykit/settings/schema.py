@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import MISSING, Field, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from relaykit.settings.declaration import Where
+from relaykit.settings.kinds import table_of
+from relaykit.settings.lists import LISTS
 from relaykit.settings.permissions import PermissionRule
 from relaykit.settings.settings import AgentSettings, ProjectSettings, RelaySettings
 from relaykit.settings.sources import is_secret
@@ -44,17 +47,34 @@ def json_schema(plugins: Mapping[str, type]) -> Json:
             "projects": {"type": "object", "additionalProperties": _table(ProjectSettings)},
             "agents": {"type": "object", "additionalProperties": _table(AgentSettings)},
             "permissions": {"type": "array", "items": _table(PermissionRule)},
+            **_lists_of(plugins),
             "plugins": {
                 "type": "object",
-                "properties": {name: _table(cls) for name, cls in sorted(plugins.items())},
+                "properties": {name: _table(cls, _at_the_top(name)) for name, cls in sorted(plugins.items())},
             },
         },
     }
 
 
-def _table(cls: type) -> Json:
+def _lists_of(plugins: Mapping[str, type]) -> Json:
+    """Return the lists of tables that plugins have at the top of the file."""
+    found = {}
+    for name, place in LISTS.items():
+        for cls in (plugins[plugin] for plugin in place[1:] if plugin in plugins):
+            hint = get_type_hints(cls).get(name)
+            if hint is not None:
+                found[name] = _kind(hint)
+    return found
+
+
+def _at_the_top(plugin: str) -> set[str]:
+    """Return the keys that are not written in a plugin's own table."""
+    return {name for name, place in LISTS.items() if place == ("plugins", plugin)}
+
+
+def _table(cls: type, elsewhere: Collection[str] = ()) -> Json:
     hints = get_type_hints(cls)
-    declared = fields(cls)
+    declared = [each for each in fields(cls) if hints[each.name] is not Where and each.name not in elsewhere]
     required = [each.name for each in declared if each.default is MISSING and each.default_factory is MISSING]
     return {
         "type": "object",
@@ -80,6 +100,8 @@ def _kind(hint: object) -> Json:
     """Return what a field takes, as `kind_of` does for who reads it."""
     if (simple := _SIMPLE.get(hint)) is not None:
         return simple
+    if (table := table_of(hint)) is not None:
+        return {"type": "array", "items": _table(table)}
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in {Union, types.UnionType}:
         (other,) = [argument for argument in arguments if argument is not types.NoneType]

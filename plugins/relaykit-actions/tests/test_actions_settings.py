@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import tomllib
 from dataclasses import MISSING, fields
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from relaykit.errors import SettingsError
@@ -16,6 +18,7 @@ from relaykit.relay.choice import plugin_contexts
 from relaykit.session import Cause
 from relaykit.settings import describe
 from relaykit.settings.kinds import to_toml
+from relaykit.settings.schema import json_schema
 from relaykit_actions.actions import ACTIONS
 from relaykit_actions.checks import checks
 from relaykit_actions.happenings import EVENTS
@@ -186,6 +189,21 @@ def test_secrets_are_not_shown(tmp_path: Path) -> None:
     everything = f"{rows!r} {settings.plugin('actions', ActionsSettings)!r}"
     assert "hush" not in everything
     assert SECRET not in everything
+
+
+def test_editors_know_the_hooks() -> None:
+    schema = jsonschema.Draft7Validator(json_schema({"actions": ActionsSettings}))
+    (shown,) = re.findall(r"```toml\n(.*?)```", README.read_text(), re.DOTALL)
+    for toml, valid in (
+        (shown, True),
+        ("[plugins.actions]\nretries = 1", True),
+        ('[[hooks]]\non = ["active"]\nrun = ["true"]\nrol = "a"', False),
+        ('[[hooks]]\non = "active"', False),
+        ("[[hooks]]\nrun = []", False),
+        ('[[hooks]]\non = ["active"]\nwhere = {}', False),
+        ("[plugins.actions]\nhooks = []", False),
+    ):
+        assert schema.is_valid(tomllib.loads(toml)) is valid, toml
 
 
 # ---------------------------------------------------------------- templates
