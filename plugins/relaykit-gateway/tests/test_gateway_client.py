@@ -147,7 +147,7 @@ async def test_nothing_is_missed_or_told_twice_though_the_connection_is_cut(
     """Cut while it streams, at some place each time, and while it is away the turn goes on."""
     count = 10_000
     places = [200 + 97 * seed, 3000 + 911 * seed]
-    accepted = proxy.accepted
+    accepted: list[int] = []
     with anyio.fail_after(SECONDS):
         async with connect(proxy.url, token=token_of(server)) as remote:
             session = await remote.create(role=f"cut{seed}", agent="echo")
@@ -157,6 +157,7 @@ async def test_nothing_is_missed_or_told_twice_though_the_connection_is_cut(
                 assert isinstance(said, Update)
                 heard.append(said.text)
                 if len(heard) in places:
+                    accepted.append(proxy.accepted)
                     await to_thread.run_sync(proxy.cut_once)
             assert turn.stop_reason == "end_turn"
             numbers = [int(found[0]) for text in heard if (found := re.match(r"\d+", text))]
@@ -164,7 +165,8 @@ async def test_nothing_is_missed_or_told_twice_though_the_connection_is_cut(
             assert numbers == sorted(set(numbers))
             assert await session.prompt("still here?").text() == "still here?"
             await session.close()
-    assert proxy.accepted >= accepted + 3
+    # What had come before the first cut may last until the second: then there was no connection to cut.
+    assert proxy.accepted > accepted[1] >= accepted[0]
 
 
 async def test_a_question_waits_for_who_comes_back(server: Server, proxy: CuttingProxy) -> None:
