@@ -1,7 +1,7 @@
 """A storage of one's own: what is kept in memory, and a word in the log of each session that is stored.
 
-A real one keeps its own promises: `relaykit.testing.StoreContract` and `JournalContract` hold it to them, and
-`relaykit new-plugin NAME --storage` writes the beginning.
+A real one keeps its own promises: `relaykit.testing.StoreContract`, `JournalContract` and `StorageContract` hold it to
+them, and `relaykit new-plugin NAME --storage` writes the beginning.
 """
 
 import sys

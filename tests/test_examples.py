@@ -1,6 +1,7 @@
 """Each example runs as it stands."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,27 @@ def run(name: str, *arguments: str, **environ: str) -> str:
 
 
 def test_walkthrough() -> None:
-    assert run("walkthrough.py") == "['close_agent: DONE', 'close_connection: DONE']\n"
+    taken, invalid, illegal, *said = run("walkthrough.py").splitlines()
+    assert taken.startswith("the role 'auth' of project 'default' is already played by session ")
+    assert invalid.startswith("'../auth' is not a valid agent id: ")
+    assert illegal.endswith(" is ACTIVE: SPAWN is not possible in that state")
+    assert said == ["1", "['close_agent: DONE', 'close_connection: DONE']"]
+
+
+def test_the_walkthrough_calls_all_that_the_manager_is_for() -> None:
+    called = set(re.findall(r"\bmanager\.(\w+)\(", (EXAMPLES / "walkthrough.py").read_text()))
+    assert called == {
+        *("create", "begin_spawn", "attach_agent", "mark_terminating", "complete_cleanup"),
+        *("record_heartbeat", "increment_message_count"),
+        *("get", "get_by_role", "list", "count"),
+    }
+
+
+def test_no_example_is_forgotten() -> None:
+    """Those for deployments are tested where such servers are."""
+    tests = [Path(__file__), *EXAMPLES.parent.glob("plugins/*/tests/*.py")]
+    said = "".join(path.read_text() for path in tests)
+    assert [path.name for path in EXAMPLES.iterdir() if path.is_file() and path.name not in said] == []
 
 
 def test_echo_messages() -> None:

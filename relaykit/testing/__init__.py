@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from relaykit.testing.journal_contract import JournalContract
     from relaykit.testing.launcher_contract import IsGone, LauncherContract
     from relaykit.testing.relays import installed_plugin, open_test_relay
+    from relaykit.testing.storage_contract import StorageContract
     from relaykit.testing.store_contract import StoreContract
     from relaykit.testing.talk import Answer, Talk, open_talk
     from relaykit.testing.workspace_contract import WorkspaceContract
@@ -44,6 +45,7 @@ __all__ = [
     "LauncherContract",
     "RecordingCleaner",
     "RecordingHooks",
+    "StorageContract",
     "StoreContract",
     "Talk",
     "WorkspaceContract",
@@ -67,6 +69,7 @@ _HOMES = {
     "IsReleased": "cleaner_contract",
     "JournalContract": "journal_contract",
     "LauncherContract": "launcher_contract",
+    "StorageContract": "storage_contract",
     "StoreContract": "store_contract",
     "Talk": "talk",
     "WorkspaceContract": "workspace_contract",

@@ -29,7 +29,7 @@ from relaykit.testing.fake_agent import FakeLauncher
 from relaykit.testing.fakes import FakeClock, FakeConnection, RecordingHooks
 from relaykit.testing.relays import open_test_relay
 
-_CONTRACTS = ("store", "journal", "keeping", "cleaner", "launcher", "workspace")
+_CONTRACTS = ("store", "journal", "keeping", "storage", "cleaner", "launcher", "workspace")
 
 # What contracts assert is shown when it fails, if this comes before they are imported.
 for _name in (f"relaykit.testing.{contract}_contract" for contract in _CONTRACTS):

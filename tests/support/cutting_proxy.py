@@ -37,9 +37,13 @@ class CuttingProxy:
 
     def forward_to(self, url: str) -> None:
         """Begin, in front of this server."""
+        self.move_to(url)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def move_to(self, url: str) -> None:
+        """Forward connections that are made from now on to another server."""
         parts = urlsplit(url)
         self._server = (parts.hostname or "", parts.port or 80)
-        threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:
         """Reset all connections, and refuse new ones until `restore`."""

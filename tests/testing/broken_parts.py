@@ -11,8 +11,9 @@ import anyio.lowlevel
 import pytest
 
 from relaykit.agent import Agent, AgentLauncher, AgentSpec, DirectoryWorkspace, LauncherFactory, Record, Say
-from relaykit.conversation import Frame
-from relaykit.session import CleanerResult, Handle, Outcome, Phase, Session
+from relaykit.conversation import Frame, Journal, MemoryJournal
+from relaykit.hooks import StorageFactory
+from relaykit.session import CleanerResult, Handle, MemoryStore, Outcome, Phase, Session, Store
 from relaykit.testing import (
     Acquire,
     CleanerContract,
@@ -20,6 +21,7 @@ from relaykit.testing import (
     IsGone,
     IsReleased,
     LauncherContract,
+    StorageContract,
     WorkspaceContract,
     make_session,
 )
@@ -199,3 +201,56 @@ class TestLeavesThem(FakeContract):
             fake.agents = left
 
         return opened
+
+
+# ---------------------------------------------------------------- storages
+
+
+class Boastful(MemoryStore):
+    """Says that it keeps what it does not."""
+
+    durable = True
+
+
+class TestForgetsAll(StorageContract):
+    @pytest.fixture
+    def open_storage(self) -> StorageFactory:
+        @asynccontextmanager
+        async def open_it() -> AsyncIterator[tuple[Store, Journal]]:
+            yield Boastful(), MemoryJournal()
+
+        return open_it
+
+
+class TestForgetsWhatWasSaid(StorageContract):
+    @pytest.fixture
+    def open_storage(self) -> StorageFactory:
+        store = Boastful()
+
+        @asynccontextmanager
+        async def open_it() -> AsyncIterator[tuple[Store, Journal]]:
+            yield store, MemoryJournal()
+
+        return open_it
+
+
+class TestKeepsNothingAndSaysSo(StorageContract):
+    @pytest.fixture
+    def open_storage(self) -> StorageFactory:
+        @asynccontextmanager
+        async def open_it() -> AsyncIterator[tuple[Store, Journal]]:
+            yield MemoryStore(), MemoryJournal()
+
+        return open_it
+
+
+class TestOpensOnce(StorageContract):
+    @pytest.fixture
+    def open_storage(self) -> StorageFactory:
+        stores = [MemoryStore()]
+
+        @asynccontextmanager
+        async def open_it() -> AsyncIterator[tuple[Store, Journal]]:
+            yield stores.pop(), MemoryJournal()
+
+        return open_it

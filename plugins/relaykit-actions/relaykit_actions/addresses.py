@@ -31,7 +31,9 @@ def is_public(address: str) -> bool:
 
 
 def literal(host: str) -> str | None:
-    """Return the address that a host is; None if it is a name."""
+    """Return the address that a host is; None if it is a name, but for those that are this machine (RFC 6761, 6.3)."""
+    if host.lower().removesuffix(".").rpartition(".")[2] == "localhost":
+        return "127.0.0.1"
     try:
         return str(ip_address(host))
     except ValueError:

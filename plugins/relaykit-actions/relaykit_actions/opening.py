@@ -75,7 +75,7 @@ def _webhook(table: HookSettings, context: PluginContext, environ: Mapping[str, 
     address = literal(url.host)
     if address is not None and not table.allow_private and not is_public(address):
         raise table.where.wrong(
-            "post", f"{address} is not on the public internet: `allow_private = true` allows that"
+            "post", f"{url.host} is not on the public internet: `allow_private = true` allows that"
         )
     keys = []
     if table.secret is not None:

@@ -15,6 +15,8 @@ from relaykit_actions.happenings import EVENTS, Happening
 from relaykit_actions.template import Template
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_HOST = re.compile(r"[^\s<>\"\\^`|]+")
+"""What no host has is left out: the library would escape it, and nobody has that name."""
 _FILTERS = {"agent": "agent", "role": "agent_id", "project": "project", "cause": "cause"}
 """Each filter, and the field that it looks at."""
 
@@ -93,6 +95,9 @@ class HookSettings:
 
     def _check_filters(self) -> None:
         self._check_known("cause", "cause", self.cause, list(Cause))
+        for key in ("agent", "role", "project"):
+            if getattr(self, key) == "":
+                raise self.where.wrong(key, "it is empty, and would never match: leave it out for any")
         for key, field in _FILTERS.items():
             without = [event for event in self.on if field not in EVENTS[event].fields]
             if getattr(self, key) and without:
@@ -130,9 +135,12 @@ class HookSettings:
             )
 
     def _check_post(self) -> None:
+        if {"{", "}"} & set(self.post or ""):
+            raise self.where.wrong("post", "it has braces: a URL has no fields, and what is posted says all")
         schemes = ("https", "http") if self.allow_private else ("https",)
         try:
-            right = self.url.scheme in schemes and self.url.hostname and self.url.port != 0
+            host = self.url.hostname or ""
+            right = self.url.scheme in schemes and _HOST.fullmatch(host) and self.url.port != 0
         except ValueError:
             right = False
         if not right:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import tomllib
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from relaykit.errors import SettingsError
@@ -14,6 +16,7 @@ from relaykit.hooks.registration import Surroundings, Verdict
 from relaykit.relay.choice import plugin_contexts
 from relaykit.session import Cause
 from relaykit.settings import describe
+from relaykit.settings.schema import json_schema
 from relaykit_actions import ActionsPlugin
 from relaykit_actions.checks import checks
 from relaykit_actions.happenings import EVENTS
@@ -84,6 +87,10 @@ def actions(directory: Path, toml: str, **environ: str) -> ActionsSettings:
         ),
         ('on = ["active"]\npost = "https://example.com:0/hush"', "post", "https://host/path"),
         ('on = ["active"]\npost = "https://[::1/hush"', "post", "https://host/path"),
+        ('on = ["active"]\npost = "https://exa mple.com/hush"', "post", "https://host/path"),
+        ('on = ["active"]\npost = "https://example.com/hush/{agent}"', "post", "a URL has no fields"),
+        (f'on = ["active"]\n{RUN}\nrole = ""', "role", "it is empty, and would never match"),
+        (f'on = ["active"]\n{RUN}\nproject = ""', "project", "it is empty, and would never match"),
         ('on = ["active"]\npost = "https://me:hush@example.com/"', "post", "no user, no password"),
     ],
 )
@@ -126,6 +133,8 @@ def test_what_is_wrong_with_the_table_is_told(tmp_path: Path, toml: str, said: s
         ),
         ('post = "https://127.0.0.1/hush"', "post", "127.0.0.1 is not on the public internet"),
         ('post = "https://[::ffff:10.0.0.1]/hush"', "post", "is not on the public internet"),
+        ('post = "https://LocalHost./hush"', "post", "localhost. is not on the public internet"),
+        ('post = "https://me.localhost/hush"', "post", "me.localhost is not on the public internet"),
         ('post = "https://☃..☃/hush"', "post", "it is no URL"),
     ],
 )
@@ -193,6 +202,21 @@ def test_secrets_are_not_shown(tmp_path: Path) -> None:
     everything = f"{rows!r} {settings.plugin('actions', ActionsSettings)!r}"
     assert "hush" not in everything
     assert SECRET not in everything
+
+
+def test_editors_know_the_hooks() -> None:
+    schema = jsonschema.Draft7Validator(json_schema({"actions": ActionsSettings}))
+    (shown,) = re.findall(r"```toml\n(.*?)```", README.read_text(), re.DOTALL)
+    for toml, valid in (
+        (shown, True),
+        ("[plugins.actions]\nretries = 1", True),
+        ('[[hooks]]\non = ["active"]\nrun = ["true"]\nrol = "a"', False),
+        ('[[hooks]]\non = "active"', False),
+        ("[[hooks]]\nrun = []", False),
+        ('[[hooks]]\non = ["active"]\nwhere = {}', False),
+        ("[plugins.actions]\nhooks = []", False),
+    ):
+        assert schema.is_valid(tomllib.loads(toml)) is valid, toml
 
 
 # ---------------------------------------------------------------- templates

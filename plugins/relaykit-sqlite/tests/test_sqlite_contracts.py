@@ -1,4 +1,4 @@
-"""SqliteStore and SqliteJournal pass the contracts of stores and of journals."""
+"""SqliteStore and SqliteJournal pass the contracts of stores, of journals, and of storages."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from relaykit.conversation import Journal
+from relaykit.hooks import StorageFactory
 from relaykit.session import Store
-from relaykit.testing import JournalContract, StoreContract
+from relaykit.testing import JournalContract, StorageContract, StoreContract
 from relaykit_sqlite.storage import open_sqlite
 
 
@@ -25,3 +26,9 @@ class TestSqliteJournal(JournalContract):
     async def journal(self, tmp_path: Path) -> AsyncIterator[Journal]:
         async with open_sqlite(tmp_path / "relay.db") as (_, journal):
             yield journal
+
+
+class TestSqlite(StorageContract):
+    @pytest.fixture
+    def open_storage(self, tmp_path: Path) -> StorageFactory:
+        return lambda: open_sqlite(tmp_path / "relay.db")

@@ -5,7 +5,8 @@
     async with connect("https://relay.example.com", token=token) as relay:
         session = await relay.create(role="auth", on_question=allow)
         async for said in session.prompt("What is this repository for?"):
-            print(said.text, end="")
+            if isinstance(said, Update):
+                print(said.text, end="")
         await session.close()
 
 A connection that is lost is made again, and everything goes on where it was: what was missed is told, nothing is told

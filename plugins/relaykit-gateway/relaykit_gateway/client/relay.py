@@ -6,6 +6,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
+from http import HTTPStatus
 from typing import Any, TypeVar
 
 import anyio
@@ -15,13 +16,14 @@ from relaykit.ids import IdGenerator, SystemIds
 from relaykit_gateway.acp_client.client import AcpClient, connect_acp
 from relaykit_gateway.acp_client.events import AcpError, Json
 from relaykit_gateway.address import Address, ClientError
-from relaykit_gateway.client.session import OnQuestion, RemoteSession, SessionOver
-from relaykit_gateway.websocket_client import Disconnected, Unreachable
+from relaykit_gateway.client.session import GONE, OnQuestion, RemoteSession
+from relaykit_gateway.websocket_client import Disconnected, Unreachable, UpgradeRefused
 
 T = TypeVar("T")
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
-_GONE = -32002  # ACP: there is no such session
+# Any other status may be a proxy's, while the relay behind it is started again.
+_FINAL = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
 
 
 class RemoteRelay:
@@ -37,6 +39,7 @@ class RemoteRelay:
         self._client: AcpClient | None = None
         self._changed = anyio.Event()
         self._failure: ClientError | None = None
+        self.broken_by: Exception | None = None
         self._closings: dict[str, anyio.Event] = {}
 
     # ------------------------------------------------------------ sessions
@@ -50,7 +53,7 @@ class RemoteRelay:
         :param agent: a configured agent's name; empty for the relay's default one.
         :param project: the same of a project.
         :param on_question: answers what the agent asks; without it, questions wait for somebody else. It runs in a
-            task of its own; what it raises ends the block of `connect`.
+            task of its own; what it raises ends the block of `connect`, and is raised there.
         :raises AcpError: the relay said no, or the agent could not be started.
         :raises Disconnected: the connection was lost meanwhile: whether there is a session, `sessions` tells.
         """
@@ -83,8 +86,8 @@ class RemoteRelay:
         return self._ids.new_id()
 
     def start(self, function: Callable[..., Coroutine[Any, Any, None]], *arguments: Any) -> None:
-        """Run something as long as the connection is wanted."""
-        self._tasks.start_soon(function, *arguments)
+        """Run something as long as the connection is wanted. What it raises ends that."""
+        self._tasks.start_soon(self._run, function, arguments)
 
     async def once(self, do: Callable[[AcpClient], Awaitable[T]]) -> T:
         """Do something on the connection, as soon as there is one.
@@ -93,8 +96,7 @@ class RemoteRelay:
         :raises ClientError: the relay could not be reached for too long.
         """
         while self._client is None:
-            if self._failure is not None:
-                raise self._failure
+            self.check()
             await self._changed.wait()
         return await do(self._client)
 
@@ -108,6 +110,14 @@ class RemoteRelay:
                 while client is not None and self._client is client:  # the one that is lost
                     await self._changed.wait()
 
+    def check(self) -> None:
+        """Raise what has ended the connection for good.
+
+        :raises ClientError: the relay could not be reached for too long.
+        """
+        if self._failure is not None:
+            raise self._failure
+
     @contextmanager
     def until_ended(self, session: RemoteSession) -> Iterator[anyio.Event]:
         """Give an event that is set when a session has ended."""
@@ -116,6 +126,15 @@ class RemoteRelay:
             yield ended
         finally:
             self._closings.pop(session.id, None)
+
+    async def _run(
+        self, function: Callable[..., Coroutine[Any, Any, None]], arguments: Sequence[Any]
+    ) -> None:
+        try:
+            await function(*arguments)
+        except Exception as error:  # noqa: BLE001 -- raised by `connect`: the task group would wrap it
+            self.broken_by = self.broken_by or error
+            self._tasks.cancel_scope.cancel()
 
     def _known(self, session: RemoteSession) -> RemoteSession:
         self._sessions[session.id] = session
@@ -137,20 +156,16 @@ class RemoteRelay:
                     self._move(client)
                     async for event in client:
                         await self._hear(event)
-            except (Disconnected, Unreachable) as error:
+            except ClientError as error:
                 if self._client is None and lost_at is None:
                     raise  # it was never there
+                is_final = not _may_pass(error, connecting=self._client is None)
                 self._move(None)
                 now = anyio.current_time()
                 lost_at = now if lost_at is None else lost_at
-                if now - lost_at >= self._patience:
+                if is_final or now - lost_at >= self._patience:
                     self._give_up(error)
                     return
-            except ClientError as error:
-                if self._client is None and lost_at is None:
-                    raise
-                self._give_up(error)
-                return
             await anyio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 -- so that not all come at once
             pause = min(pause * 2, _LONGEST_PAUSE)
 
@@ -159,22 +174,22 @@ class RemoteRelay:
             try:
                 await session.follow_again(client)
             except AcpError as error:
-                if error.code != _GONE:
-                    raise
-                self._forget(session, SessionOver(session.id, "", "it ended while the connection was lost"))
+                if error.code == GONE:
+                    session.end_unheard()
+                    self._forget(session)
+                else:  # its agent cannot be started, as it seems; the others have theirs
+                    session.lose(error)
 
     async def _hear(self, event: Any) -> None:
         session = self._sessions.get(event.session_id)
         if session is None:
             return
         await session.hear(event)
-        if session.ended is not None:
-            self._forget(session, None)
+        if session.over is not None:
+            self._forget(session)
 
-    def _forget(self, session: RemoteSession, error: Exception | None) -> None:
+    def _forget(self, session: RemoteSession) -> None:
         del self._sessions[session.id]
-        if error is not None:
-            session.give_up(error)
         if (closing := self._closings.get(session.id)) is not None:
             closing.set()
 
@@ -190,6 +205,19 @@ class RemoteRelay:
             session.give_up(error)
         for closing in self._closings.values():
             closing.set()
+
+
+def _may_pass(error: ClientError, *, connecting: bool) -> bool:
+    """Tell whether it is worth another try to connect: after a while, another answer may come."""
+    match error:
+        case Disconnected() | Unreachable():
+            return True
+        case UpgradeRefused():
+            return error.status not in _FINAL
+        case AcpError():  # the agent whose capabilities are told cannot be started just now
+            return connecting
+        case _:
+            return False
 
 
 async def _list(client: AcpClient, *, params: Json) -> Json:
@@ -219,5 +247,7 @@ async def connect(
         except Exception as error:  # noqa: BLE001 -- raised below, out of the task group, which would wrap it
             failure = error
         tasks.cancel_scope.cancel()
+    if failure is None:
+        failure = relay.broken_by
     if failure is not None:
         raise failure

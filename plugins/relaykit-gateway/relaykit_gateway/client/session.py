@@ -11,6 +11,7 @@ import anyio
 
 from relaykit_gateway.acp_client.events import (
     PERMISSION,
+    AcpError,
     Event,
     Gap,
     Json,
@@ -34,7 +35,8 @@ OnQuestion = Callable[[Question], Awaitable["str | Json | None"]]
 _AHEAD = 256
 """Events that are taken from the connection before somebody iterates; then the relay keeps them."""
 
-_CANCELLED = {"outcome": {"outcome": "cancelled"}}
+GONE = -32002
+"""ACP's code: there is no such session."""
 
 
 class SessionOver(ClientError):
@@ -155,6 +157,7 @@ class RemoteSession:
     """A session of a relay elsewhere. Made by `RemoteRelay.create` and `RemoteRelay.open`.
 
     :ivar id: its id, by which any client finds it again.
+    :ivar over: why nothing can be said in it any more; None while it runs.
     """
 
     def __init__(self, relay: RemoteRelay, opened: SessionOpened, on_question: OnQuestion | None) -> None:
@@ -163,6 +166,9 @@ class RemoteSession:
         self.agent = opened.agent
         self.project = opened.project
         self.ended: SessionEnded | None = None
+        self.over: SessionOver | None = None
+        self._lost = False
+        self._finding = anyio.Lock()
         self._relay = relay
         self._epoch = opened.epoch
         self._seq = opened.seq
@@ -191,16 +197,28 @@ class RemoteSession:
         await self._relay.patiently(lambda client: client.set_mode(self.id, mode_id))
 
     async def close(self) -> None:
-        """End the session, and return when everything of it is cleaned up."""
-        if self.ended is None:
-            with self._relay.until_ended(self) as ended:
+        """End the session, and return when everything of it is cleaned up.
+
+        One whose agent could not be started again when the connection came back is ended, and not waited for.
+        """
+        if self.over is not None:
+            return
+        with self._relay.until_ended(self) as ended:
+            try:
                 await self._relay.patiently(lambda client: client.close_session(self.id))
-                await ended.wait()
+            except AcpError as error:
+                if error.code != GONE:
+                    raise
+            else:
+                if not self._lost:
+                    await ended.wait()
+                    self._relay.check()
 
     async def begin(self, prompted: Prompted) -> None:
         """Send a prompt; where the connection is lost over it, it is sent again on the next. Called by its `Turn`."""
-        if self.ended is not None:
-            prompted.end(error=self._over())
+        await self._find_again()
+        if self.over is not None:
+            prompted.end(error=self.over)
             return
         self._turns[prompted.ref] = prompted
         try:
@@ -222,6 +240,7 @@ class RemoteSession:
         """
         self._asked.clear()  # what is still open is asked again
         opened = await client.load_session(self.id, after=self._seq, epoch=self._epoch)
+        self._lost = False
         self._epoch = opened.epoch
         for turn in list(self._turns.values()):
             await client.begin_prompt(self.id, turn.content, turn=turn.ref)
@@ -244,15 +263,40 @@ class RemoteSession:
                 self._ask(event)
             case SessionEnded():
                 self.ended = event
-                self.give_up(self._over())
+                self.end(SessionOver(self.id, event.cause, event.reason))
             case _:
                 pass
+
+    def end(self, over: SessionOver) -> None:
+        """Note that the session has ended."""
+        self.over = over
+        self.give_up(over)
+
+    def end_unheard(self) -> None:
+        """Note that it has ended while we heard nothing of it."""
+        self.end(SessionOver(self.id, "", "it ended while the connection was lost"))
+
+    def lose(self, error: AcpError) -> None:
+        """Note that it could not be followed again: what runs ends with that, and the next prompt tries once more."""
+        self._lost = True
+        self.give_up(error)
 
     def give_up(self, error: Exception) -> None:
         """End every turn with an error."""
         for turn in list(self._turns.values()):
             turn.end(error=error)
         self._turns.clear()
+
+    async def _find_again(self) -> None:
+        async with self._finding:
+            if not self._lost or self.over is not None:
+                return
+            try:
+                await self._relay.patiently(self.follow_again)
+            except AcpError as error:
+                if error.code != GONE:
+                    raise
+                self.end_unheard()
 
     async def _pass_on(self, event: Update | Gap) -> None:
         turn = self._turns.get(self._running)
@@ -284,7 +328,3 @@ class RemoteSession:
             )
         with suppress(Disconnected):  # if it is still open it comes again
             await self._relay.once(lambda client: client.respond(question, result))
-
-    def _over(self) -> SessionOver:
-        assert self.ended is not None  # noqa: S101 -- called when it is
-        return SessionOver(self.id, self.ended.cause, self.ended.reason)
