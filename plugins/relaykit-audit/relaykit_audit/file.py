@@ -97,11 +97,14 @@ class AuditFile:
     def _open(self) -> None:
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         self._descriptor = os.open(self._path, flags, 0o600)
-        size = os.fstat(self._descriptor).st_size
-        if (
-            size and os.pread(self._descriptor, 1, size - 1) != b"\n"
-        ):  # the end of a record was lost with the power
-            os.write(self._descriptor, b"\n")
+        try:
+            size = os.fstat(self._descriptor).st_size
+            # The end of a record was lost with the power, or is not there because the disk was full.
+            if size and os.pread(self._descriptor, 1, size - 1) != b"\n":
+                os.write(self._descriptor, b"\n")
+        except OSError:  # it is full still: the next record tries again
+            self._close()
+            raise
 
     def _rotate(self) -> None:
         self._close()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import resource
 import stat
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,29 @@ async def test_it_goes_on_behind_what_is_there_also_behind_half_a_record(tmp_pat
     path.write_text('{"number":1}\n{"num')
     await audit_file(path).write({"number": 2})
     assert path.read_text().splitlines() == ['{"number":1}', '{"num', '{"number":2}']
+
+
+async def test_the_next_record_is_a_line_of_its_own_however_often_the_disk_was_full(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    file = audit_file(path)
+    await file.write({"number": 1})
+    with files_no_larger_than(path.stat().st_size + 5):
+        for number in (2, 3):  # of the second nothing fits, not even the end of the half that is there
+            with pytest.raises(OSError, match=r"5 of 13 bytes were written|File too large"):
+                await file.write({"number": number})
+    await file.write({"number": 4})
+    assert path.read_text().splitlines() == ['{"number":1}', '{"num', '{"number":4}']
+
+
+@contextmanager
+def files_no_larger_than(size: int) -> Iterator[None]:
+    """Have this process write no file over this size: what a full disk is like, for whoever is on it."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="SKIPPED: there is no /dev/full here")
