@@ -42,22 +42,22 @@ class AuditFile:
         try:
             self._open()
         except OSError as error:
-            raise PluginError(
-                f"cannot write {str(path)!r}: {error.strerror}; correct `path` in [plugins.audit], "
-                "or make its directory",
-                plugin=NAME,
-            ) from error
+            raise _cannot_write(path, error) from error
 
     @classmethod
     def of(cls, settings: AuditSettings, directory: Path) -> AuditFile:
         """Return the file that settings choose.
 
         :param directory: the plugin's own, which is made.
+        :raises PluginError: it cannot be opened.
         """
         path = settings.path
         if path is None:
             path = directory / "audit.jsonl"
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as error:
+                raise _cannot_write(path, error) from error
         return cls(path.expanduser(), max_bytes=settings.max_bytes, keep=settings.keep, sync=settings.sync)
 
     @asynccontextmanager
@@ -123,3 +123,8 @@ class AuditFile:
         if self._descriptor >= 0:
             descriptor, self._descriptor = self._descriptor, -1
             os.close(descriptor)
+
+
+def _cannot_write(path: Path, error: OSError) -> PluginError:
+    what_to_do = "correct `path` in [plugins.audit], or make its directory"
+    return PluginError(f"cannot write {str(path)!r}: {error.strerror}; {what_to_do}", plugin=NAME)

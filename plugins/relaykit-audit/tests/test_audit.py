@@ -230,6 +230,14 @@ async def test_a_file_that_cannot_be_opened_is_an_error_at_start(
             pass
 
 
+async def test_where_its_own_directory_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "audit").touch()
+    with pytest.raises(PluginError, match=r"cannot write '.*/state/audit/audit.jsonl': File exists; correct"):
+        async with audited(tmp_path):
+            pass
+
+
 @pytest.mark.parametrize(
     ("toml", "said"), [("max_bytes = -1", "max_bytes must be"), ("keep = -1", "keep must be 0 to")]
 )
