@@ -120,6 +120,20 @@ async def test_what_a_rule_decides_is_recorded_as_the_rules(tmp_path: Path) -> N
     assert (decision["by"], decision["outcome"], decision["kind"]) == ("rule 1", "allowed", "allow_once")
 
 
+async def test_the_last_words_of_an_agent_are_not_recorded(tmp_path: Path) -> None:
+    async with (
+        audited(tmp_path, toml='[relay]\non_crash = "end"\n') as relay,
+        active_session(relay) as client,
+    ):
+        await client.say("/crash", "t1")
+        assert b"told to crash" in (await client.until_turn_end("t1")).frame.body
+        await ended(relay, client.session_id)
+    path = default_path(tmp_path)
+    assert "told to crash" not in path.read_text()
+    (stopped,) = without_times(records(path), "session.stopped")
+    assert stopped == {"by": "relay", "cause": "AGENT_EXITED", "reason": "agent 'echo': it exited with 1"}
+
+
 def answer(option: str) -> bytes:
     return json.dumps({"outcome": {"outcome": "selected", "optionId": option}}).encode()
 
