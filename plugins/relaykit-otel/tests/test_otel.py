@@ -325,6 +325,16 @@ async def test_an_exporter_that_is_not_installed_is_an_error_at_start(
             pass
 
 
+async def test_a_variable_that_the_sdk_does_not_take_is_an_error_at_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console")
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "-1")
+    with pytest.raises(PluginError, match="the exporter 'console' cannot be made: max_queue_size must be"):
+        async with running_relay(tmp_path):
+            pass
+
+
 @pytest.mark.parametrize(
     ("environ", "verdict", "said"),
     [
