@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import stat
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from relaykit.errors import PluginError, SettingsError
 from relaykit.relay import Relay
 from relaykit.relay.access import Access
+from relaykit_audit import file
 from relaykit_audit.file import AuditFile
 from support.relays import active_session, ended, following, prompt, running_relay
 
@@ -152,18 +154,18 @@ def audit_file(path: Path, *, max_bytes: int = 0, keep: int = 9, sync: bool = Fa
 @pytest.mark.parametrize("sync", [True, False])
 async def test_records_of_many_at_once_are_lines_of_their_own(tmp_path: Path, sync: bool) -> None:  # noqa: FBT001
     path = tmp_path / "audit.jsonl"
-    file = audit_file(path, sync=sync)
+    writer = audit_file(path, sync=sync)
     async with anyio.create_task_group() as tasks:
         for number in range(100):
-            tasks.start_soon(file.write, {"number": number, "text": "line\n\ud800"})
+            tasks.start_soon(writer.write, {"number": number, "text": "line\n\ud800"})
     assert sorted(record["number"] for record in records(path)) == list(range(100))
 
 
 async def test_files_follow_each_other_and_none_is_too_large(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
-    file = audit_file(path, max_bytes=100, keep=2)
+    writer = audit_file(path, max_bytes=100, keep=2)
     for number in range(100):
-        await file.write({"number": number, "text": "x" * 20})
+        await writer.write({"number": number, "text": "x" * 20})
     names = sorted(sizes(tmp_path))
     assert names == ["audit.jsonl", "audit.jsonl.1", "audit.jsonl.2"]
     assert max(sizes(tmp_path).values()) <= 100
@@ -173,9 +175,9 @@ async def test_files_follow_each_other_and_none_is_too_large(tmp_path: Path) -> 
 
 
 async def test_none_is_kept_where_none_is_wanted(tmp_path: Path) -> None:
-    file = audit_file(tmp_path / "audit.jsonl", max_bytes=30, keep=0)
+    writer = audit_file(tmp_path / "audit.jsonl", max_bytes=30, keep=0)
     for number in range(5):
-        await file.write({"number": number, "text": "x"})
+        await writer.write({"number": number, "text": "x"})
     assert list(sizes(tmp_path)) == ["audit.jsonl"]
     assert records(tmp_path / "audit.jsonl")[-1]["number"] == 4
 
@@ -189,13 +191,13 @@ async def test_it_goes_on_behind_what_is_there_also_behind_half_a_record(tmp_pat
 
 async def test_the_next_record_is_a_line_of_its_own_however_often_the_disk_was_full(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
-    file = audit_file(path)
-    await file.write({"number": 1})
+    writer = audit_file(path)
+    await writer.write({"number": 1})
     with files_no_larger_than(path.stat().st_size + 5):
         for number in (2, 3):  # of the second nothing fits, not even the end of the half that is there
             with pytest.raises(OSError, match=r"5 of 13 bytes were written|File too large"):
-                await file.write({"number": number})
-    await file.write({"number": 4})
+                await writer.write({"number": number})
+    await writer.write({"number": 4})
     assert path.read_text().splitlines() == ['{"number":1}', '{"num', '{"number":4}']
 
 
@@ -208,6 +210,44 @@ def files_no_larger_than(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@contextmanager
+def full_pipe(path: Path) -> Iterator[int]:
+    """Make a file that can be opened and then takes nothing: what a disk that hangs is like. Yield its other end."""
+    os.mkfifo(path)
+    end = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+    try:
+        with suppress(BlockingIOError):
+            while True:
+                os.write(end, b"x" * 4096)
+        yield end
+    finally:
+        os.close(end)
+
+
+async def test_a_disk_that_hangs_ends_no_session_and_takes_what_waits_when_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(file, "_LAST_CALL", 0.2)
+    path = tmp_path / "pipe"
+    toml = f'[relay]\nhook_timeout = 0.2\n[plugins.audit]\npath = "{path}"\n'
+    with anyio.fail_after(20), full_pipe(path) as end:
+        async with audited(tmp_path, toml=toml) as relay:
+            async with active_session(relay) as client:
+                await client.say("hello", "t1")
+                await client.until_turn_end("t1")
+                await relay.stop(client.session_id, "enough")
+                await client.until_the_end()
+            await ended(relay, client.session_id)
+        assert 1 <= caplog.text.count("took longer than 0.2 s") <= 2  # who waited when it began to hang
+        assert "the disk does not answer; what is recorded waits for it" in caplog.text
+        assert "the last records could not be written within 0.2 s" in caplog.text
+        said = b""
+        while b'"session.created"' not in said:  # the thread goes on, if it is let
+            with suppress(BlockingIOError):
+                said += os.read(end, 1 << 20)
+            await anyio.sleep(0.01)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="SKIPPED: there is no /dev/full here")
