@@ -10,7 +10,7 @@ import anyio
 import pytest
 from prometheus_client import generate_latest
 
-from relaykit.conversation import Entry, MemoryJournal
+from relaykit.conversation import Entry, Frame, Kind, MemoryJournal
 from relaykit.errors import DuplicateRole, JournalError, StoreError
 from relaykit.relay import Relay
 from relaykit.relay.access import Role
@@ -91,8 +91,15 @@ async def test_every_count_of_a_known_workload_is_exact(tmp_path: Path) -> None:
             await relay.stop(talks.session_id, "enough")
             await ended(relay, talks.session_id)
             counted = metered.counts()
-    assert counted.pop("message_bytes_total to_agent") > counted["messages_total to_agent"]
-    assert counted.pop("message_bytes_total from_agent") > counted["messages_total from_agent"]
+    said = [entry.frame for client in (talks, crashes, stubborn) for entry in client.entries]
+    assert counted.pop("message_bytes_total to_agent") == size(said, Kind.PROMPT, Kind.DECISION)
+    interrupted = [
+        frame for frame in said if frame.body.startswith(b'{"code": -32603, "message": "interrupted')
+    ]
+    assert len(interrupted) == 1  # which is the relay's word
+    assert counted.pop("message_bytes_total from_agent") == size(
+        said, Kind.UPDATE, Kind.REQUEST, Kind.TURN_END
+    ) - size(interrupted, Kind.TURN_END)
     assert counted == {
         "session_transitions_total CREATE,done": 5,
         "session_transitions_total SPAWN,done": 5,
@@ -130,6 +137,10 @@ async def test_every_count_of_a_known_workload_is_exact(tmp_path: Path) -> None:
         "agent_shutdown_steps_total kill": 1,
         "agent_shutdown_steps_total stray": 1,
     }
+
+
+def size(frames: Sequence[Frame], *kinds: Kind) -> int:
+    return sum(len(frame.body) for frame in frames if frame.kind in kinds)
 
 
 async def look_at(relay: Relay, session_id: str) -> int:
