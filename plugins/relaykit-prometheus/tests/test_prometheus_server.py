@@ -133,7 +133,7 @@ async def test_clients_that_misbehave_hold_up_nobody_and_are_not_logged(
 )
 async def test_an_address_that_is_none_is_said(tmp_path: Path, key: str, value: str, said: str) -> None:
     with pytest.raises(SettingsError, match=said):
-        async with metered_relay(tmp_path, **{f"PLUGINS__PROMETHEUS__{key}": value}):
+        async with metered_relay(tmp_path, serve=True, **{f"PLUGINS__PROMETHEUS__{key}": value}):
             pass
 
 
