@@ -71,7 +71,7 @@ def _client(what: str, client: ClientAttached | ClientDetached) -> Record:
 def of_refusal(refusal: AccessRefused) -> Record:
     """Return the record of somebody who was not let in."""
     return {
-        **_begun("access.refused", "", refusal.at),
+        **_begun("access.refused", refusal.by, refusal.at),
         "where": refusal.where,
         "address": refusal.address,
         "status": refusal.status,

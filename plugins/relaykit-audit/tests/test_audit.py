@@ -8,6 +8,7 @@ import resource
 import stat
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import anyio
 import pytest
 
 from relaykit.errors import PluginError, SettingsError
+from relaykit.hooks.events import AccessRefused
 from relaykit.relay import Relay
 from relaykit.relay.access import Access
 from relaykit_audit import file
@@ -109,6 +111,20 @@ async def test_everything_that_somebody_does_is_recorded(tmp_path: Path) -> None
     ]
     (cleaned,) = without_times(found, "session.cleaned")
     assert cleaned["cleaners"]["acp"]["outcome"] == "DONE"
+
+
+async def test_who_is_not_let_in_is_recorded_by_name_where_there_is_one(tmp_path: Path) -> None:
+    at = datetime(2027, 1, 1, tzinfo=UTC)
+    refused = {"where": "/metrics", "address": "::1", "status": 403, "reason": "not for you"}
+    async with audited(tmp_path) as relay:
+        for by in ("", "phone"):
+            await relay.tell_refused(
+                AccessRefused(where="/metrics", address="::1", status=403, reason="not for you", at=at, by=by)
+            )
+    assert records(default_path(tmp_path)) == [
+        {"at": "2027-01-01T00:00:00.000000+00:00", "what": "access.refused", "by": by, **refused}
+        for by in ("", "phone")
+    ]
 
 
 async def test_what_a_rule_decides_is_recorded_as_the_rules(tmp_path: Path) -> None:
