@@ -72,7 +72,7 @@ async def test_everything_that_somebody_does_is_recorded(tmp_path: Path) -> None
             mode = json.dumps({"modeId": "plan", "hush": "mellon"}).encode()
             await phone.call(session.id, "session/set_mode", mode, client_id="c9", ref="r1")
             await phone.stop(session.id, "enough")
-        await ended(relay, session.id)
+            await ended(relay, session.id)  # before the clients go: else the two happen side by side
     path = default_path(tmp_path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert "mellon" not in path.read_text()
@@ -84,8 +84,8 @@ async def test_everything_that_somebody_does_is_recorded(tmp_path: Path) -> None
         "decision",
         "call",
         "session.stopped",
-        "client.detached",
         "session.cleaned",
+        "client.detached",
     ]
     assert {record["session"] for record in found} == {session.id}
     assert without_times(found, "session.created") == [{"by": "phone", "owner": "local"}]
