@@ -38,6 +38,7 @@ class _Waiting:
     do: Callable[[], None]
     token: EventLoopToken = field(default_factory=current_token)
     done: anyio.Event = field(default_factory=anyio.Event)
+    is_over: bool = False
     error: Exception | None = None
 
 
@@ -53,7 +54,7 @@ class AuditFile:
     def __init__(self, path: Path, *, max_bytes: int, keep: int, sync: bool) -> None:
         self._path = path
         self._lines = Lines(path, max_bytes=max_bytes, keep=keep, sync=sync)
-        self._lock = threading.Lock()  # of the two below
+        self._lock = threading.Lock()  # of the three below
         self._waiting: deque[_Waiting] = deque()
         self._runs = False
         self._hangs = False  # somebody gave up waiting for what the thread does now
@@ -121,7 +122,8 @@ class AuditFile:
         try:
             await waiting.done.wait()
         except anyio.get_cancelled_exc_class():
-            self._hangs = True
+            with self._lock:
+                self._hangs = not waiting.is_over
             raise
         if waiting.error is not None:
             raise waiting.error
@@ -138,6 +140,7 @@ class AuditFile:
                 waiting.do()
             except Exception as error:  # noqa: BLE001 -- it is raised where it is waited for
                 waiting.error = error
-            self._hangs = False
+            with self._lock:
+                waiting.is_over, self._hangs = True, False
             with suppress(RunFinishedError):  # the event loop was abandoned: nobody waits
                 from_thread.run_sync(waiting.done.set, token=waiting.token)
