@@ -58,6 +58,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+LAST_WORDS = "; its last words were:\n"
+"""What a program wrote before it ended stands behind this, at the end of a message."""
+
+
+def without_last_words(message: str) -> str:
+    """Return a message less what a program wrote before it ended, which may hold what it was told."""
+    return message.partition(LAST_WORDS)[0]
+
 
 class RelaykitError(Exception):
     """The base of all of relaykit's errors."""
@@ -327,7 +335,7 @@ class AgentOverLimit(AgentError):
     """
 
     def __init__(self, *, agent: str, limit: str, stderr: str = "") -> None:
-        words = f"; its last words were:\n{stderr}" if stderr else ""
+        words = f"{LAST_WORDS}{stderr}" if stderr else ""
         super().__init__(f"it was ended because it went over its limit, {limit}{words}", agent=agent)
         self.limit = limit
         self.stderr = stderr
@@ -368,7 +376,7 @@ class FetchFailed(SpawnError):
     """
 
     def __init__(self, package: str, why: str, *, agent: str, said: str = "") -> None:
-        words = f"; its last words were:\n{said}" if said else ""
+        words = f"{LAST_WORDS}{said}" if said else ""
         super().__init__(
             f"npx could not fetch {package!r}: {why}. Try `npx --yes --package {package} -c true` as the user of "
             f"this relay, or install the package and name its program in `command` of [agents.{agent}]{words}",
@@ -401,9 +409,7 @@ class AgentExited(SpawnError):
     """
 
     def __init__(self, *, agent: str, exit_code: int | None, stderr: str = "") -> None:
-        said = (
-            f"; its last words were:\n{stderr}" if stderr else ", and it wrote nothing to its standard error"
-        )
+        said = f"{LAST_WORDS}{stderr}" if stderr else ", and it wrote nothing to its standard error"
         super().__init__(f"it exited with {exit_code} before it was ready{said}", agent=agent)
         self.exit_code = exit_code
         self.stderr = stderr
@@ -413,7 +419,7 @@ class InitializeTimeout(SpawnError):
     """The agent did not answer in time, in seconds."""
 
     def __init__(self, method: str, *, agent: str, seconds: float, stderr: str = "") -> None:
-        said = f"; its last words were:\n{stderr}" if stderr else ""
+        said = f"{LAST_WORDS}{stderr}" if stderr else ""
         super().__init__(
             f"no answer to {method!r} within {seconds:g} s: does its command speak ACP on stdio?{said}",
             agent=agent,

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
     from relaykit.commands.invocation import Invocation
 
-_KEPT = ("PATH", "LANG", "SSH_AUTH_SOCK")
-"""Variables whose values of now the service gets: agents find their programs as they do here."""
+_KEPT = ("PATH", "LANG", "SSH_AUTH_SOCK", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "RELAYKIT_CONFIG")
+"""Variables whose values of now the service gets: agents find their programs, and it its settings and its state, as
+here."""
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +46,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.action == "remove":
         return _remove(unit)
     text = _text(cast("Invocation", arguments), unit)
+    _tell_what_is_not_kept(unit)
     if arguments.only_print:
         sys.stdout.write(text)
         return 0
@@ -75,15 +77,31 @@ def _text(invocation: Invocation, unit: Path) -> str:
     if invocation.config is not None:
         command += ["--config", str(Path(invocation.config).absolute())]
     command += ["serve", "--log-format", invocation.log_format]
-    kept = {name: os.environ[name] for name in _KEPT if os.environ.get(name)}
-    settings = {name: value for name, value in os.environ.items() if name == "RELAYKIT_CONFIG"}
     return make_unit(
         name=unit.stem,
         command=command,
         directory=Path.cwd(),
-        environment={**kept, **settings},
-        secrets=unit.parent.parent.parent / "relaykit" / f"{unit.stem}.env",
+        environment={name: os.environ[name] for name in _KEPT if os.environ.get(name)},
+        secrets=_secrets_path(unit),
     )
+
+
+def _secrets_path(unit: Path) -> Path:
+    return unit.parent.parent.parent / "relaykit" / f"{unit.stem}.env"
+
+
+def _tell_what_is_not_kept(unit: Path) -> None:
+    """Name the settings in variables that the service will not have: a value may be a secret, and units are read."""
+    import os
+
+    left = [
+        name for name in sorted(os.environ) if name.startswith(("RELAYKIT_", "OTEL_")) and name not in _KEPT
+    ]
+    if left:
+        sys.stderr.write(
+            f"relaykit: the service will not have these variables of now: {', '.join(left)}. What it is to have, "
+            f"write as NAME=value lines to {_secrets_path(unit)}\n"
+        )
 
 
 def _install(unit: Path, text: str, *, start: bool) -> int:

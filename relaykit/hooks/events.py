@@ -91,6 +91,7 @@ class AccessRefused:
     :param address: where the request came from, as the socket says it; a proxy's own, where there is one.
     :param status: what was answered: 401 or 403.
     :param reason: the same for people. No token is in it.
+    :param by: what they go by, where the token is one that there is and may not do this: its name.
     """
 
     where: str
@@ -98,6 +99,7 @@ class AccessRefused:
     status: int
     reason: str
     at: datetime
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

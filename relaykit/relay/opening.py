@@ -167,6 +167,8 @@ async def open_relay(
             tasks=tasks,
             locator=locator or OnlyHere(settings.relay.node),
         )
+        # Also when it does not come to be open: what slept before this start sleeps on after it.
+        stack.push_async_callback(relay.aclose)
         relay.start(partial(flush_activity, manager))
         # Before anybody is let in: who comes back finds every session in its place.
         await recover(manager, sessions, node=settings.relay.node)
@@ -176,7 +178,7 @@ async def open_relay(
             if serve or not service.value.listens:
                 await stack.enter_async_context(_running(service, relay))
                 relay.listening = relay.listening or service.value.listens
-        # The sessions end before anything that they need, and before the clients that want to hear of it.
+        # Open: sessions end before anything that they need, and before the clients that want to hear of it.
         stack.push_async_callback(relay.aclose)
         yield relay
 

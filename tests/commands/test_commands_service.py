@@ -23,7 +23,7 @@ echo "$*" >> "$ASKED"
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home, a working directory in it, and a systemctl that writes down what it is asked."""
-    for name in [name for name in os.environ if name.startswith(("RELAYKIT_", "XDG_"))]:
+    for name in [name for name in os.environ if name.startswith(("RELAYKIT_", "XDG_", "OTEL_"))]:
         monkeypatch.delenv(name)
     work = tmp_path / "my work 100%"
     programs = tmp_path / "bin"
@@ -64,6 +64,25 @@ def test_the_unit_has_the_settings_the_directory_and_the_path_of_now(
     assert f"EnvironmentFile=-{place}/.config/relaykit/relaykit.env\n" in unit
     assert "hush" not in unit
     assert asked(place) == []
+
+
+def test_settings_in_variables_are_kept_where_they_are_paths_and_else_named(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["service", "install", "--print"]) == 0
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("XDG_STATE_HOME", f"{place}/state")
+    monkeypatch.setenv("RELAYKIT_CONFIG", f"{place}/relay.toml")
+    monkeypatch.setenv("RELAYKIT_PLUGINS__GATEWAY__TOKEN", "hush-hush-hush-hush")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "key=hush")
+    (place / "relay.toml").touch()
+    assert main(["service", "install", "--print"]) == 0
+    unit, said = capsys.readouterr()
+    assert f'Environment="XDG_STATE_HOME={place}/state"\n' in unit
+    assert f'Environment="RELAYKIT_CONFIG={place}/relay.toml"\n' in unit
+    assert "hush" not in unit + said
+    assert "variables of now: OTEL_EXPORTER_OTLP_HEADERS, RELAYKIT_PLUGINS__GATEWAY__TOKEN. " in said
+    assert f"{place}/.config/relaykit/relaykit.env" in said
 
 
 @pytest.mark.skipif(

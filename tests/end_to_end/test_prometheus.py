@@ -17,6 +17,7 @@ from typing import TypeVar
 import pytest
 
 import relaykit_acp.echo_agent
+from relaykit_acp import marked
 from relaykit_prometheus.assets import NAMES, assets
 from support import remembering_agent
 from support.acp_talk import AcpTalker
@@ -135,13 +136,14 @@ def agents_left() -> list[str]:
     return found
 
 
-def watchers_of(relay: int) -> list[int]:
-    """Return the process that would end the relay's agents after its death."""
-    children = " ".join(path.read_text() for path in Path(f"/proc/{relay}/task").glob("*/children")).split()
-    found = [
-        int(pid) for pid in children if b"relaykit_acp/marked.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+def watcher_of(server: Server) -> int:
+    """Return the process beside a relay that ends what it leaves when it is killed."""
+    (found,) = [
+        int(child)
+        for children in Path(f"/proc/{server.pid}/task").glob("*/children")
+        for child in children.read_text().split()
+        if marked.__file__.encode() in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
     ]
-    assert found
     return found
 
 
@@ -365,9 +367,11 @@ def test_all_that_a_real_prometheus_returns_is_exact(tmp_path: Path) -> None:
             with Talker(server) as talker:
                 done.append(stay(talker))
                 house.check(scraped, sum(done, Counter[str]()))
-                # Without its watcher, which would end the stubborn agent before a next relay that starts slowly does.
-                for pid in (server.pid, *watchers_of(server.pid)):
-                    os.kill(pid, signal.SIGKILL)
+                watcher = watcher_of(server)
+                os.kill(server.pid, signal.SIGKILL)
+                os.kill(
+                    watcher, signal.SIGKILL
+                )  # it would end what the next relay is to find, or not: who is first
         until(lambda: all("--ignore-eof" in command for command in agents_left()), agents_left)
 
         with house.relay() as server:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 
 from relaykit.conversation import Entry, Frame, JournalState, Kind
 from relaykit.errors import DuplicateRole, DuplicateSession, JournalError, SessionNotFound, UnknownAgent
+from relaykit.hooks import hookimpl
+from relaykit.hooks.registration import Service
 from relaykit.relay import Relay
 from relaykit.relay.past import Past, look_back
 from relaykit.relay.rest import Presence
@@ -116,6 +119,30 @@ async def test_killed_again_before_anybody_came_changes_nothing_more(tmp_path: P
 
 
 # ---------------------------------------------------------------- what does not
+
+
+async def test_a_relay_that_cannot_be_opened_ends_nothing(tmp_path: Path) -> None:
+    class PortInUse:
+        """A service that listens where somebody else does."""
+
+        @hookimpl
+        def relaykit_register_services(self) -> Sequence[Service]:
+            return [Service(name="busy", open=self.open)]
+
+        @asynccontextmanager
+        async def open(self, relay: Relay) -> AsyncIterator[None]:
+            if not relay.closing:
+                raise OSError("Address already in use")
+            yield
+
+    house = House(tmp_path)
+    session_id, _ = await kill(house, "/sleep 600")
+    with pytest.raises(OSError, match="already in use"):
+        async with house.relay(plugins={"busy": PortInUse()}):
+            pytest.fail("it was opened")
+    async with house.relay() as relay, following(relay, session_id) as client:
+        await client.until_notice("awake")
+        assert await recalled(client) == "one | /sleep 600"
 
 
 async def test_an_agent_that_cannot_go_on_ends_the_session(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from relaykit.conversation.frame import Frame, Kind
-from relaykit.errors import AgentGone, AgentOverLimit, FrameTooLarge
+from relaykit.errors import LAST_WORDS, AgentGone, AgentOverLimit, FrameTooLarge
 from relaykit.session.model import Json
 from relaykit_acp import envelope, questions
 from relaykit_acp.cgroups import AgentGroup
@@ -167,7 +167,7 @@ class AcpAgent:
             how = f"it was ended by {_signal_name(-code)}"
         else:
             how = f"it exited with {code}"
-        words = f"; its last words were:\n{self.last_words}" if self.last_words else ""
+        words = f"{LAST_WORDS}{self.last_words}" if self.last_words else ""
         return f"agent {self._name!r}: {how}{words}"
 
     async def aclose(self) -> None:

@@ -34,6 +34,8 @@ class Noise:
         """Take note of a line that is skipped."""
         self._count += 1
         text = self._mask(line[:_LOOKED_AT].decode(errors="replace"))[:_LINE_LENGTH].strip()
+        if text.startswith(("{", "[")):
+            text = f"{len(line)} bytes that were meant as a message"  # what is said in a session is in no log
         self._last = [*self._last[1 - _KEPT :], text]
         if self._count <= _LINES:
             logger.warning("%s: skipped a line (%s): %s", self._label, why, text)

@@ -239,11 +239,18 @@ async def test_a_body_cannot_break_out_of_its_frame(body: bytes) -> None:
 async def test_what_is_no_message_is_skipped_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     async with running(echo("--banner")) as agent:
         assert texts(await say(agent, "/banner")) == []
-        for line in ('{"method":"m","params":NaN}', '{"id":12345,"result":{}}', "3", '{"jsonrpc":"2.0"}'):
+        for line in (
+            '{"method":"mellon","params":NaN}',
+            '{"id":12345,"result":{"said":"mellon"}}',
+            "3",
+            '{"jsonrpc":"mellon"}',
+        ):
             assert await _raw(agent, line) == []
         assert texts(await say(agent, "fine")) == ["fine"]
     assert caplog.text.count("Welcome to echo") == 2
     assert caplog.text.count("skipped a line") == 6
+    assert "39 bytes that were meant as a message" in caplog.text
+    assert "mellon" not in caplog.text  # it may be what was said
 
 
 async def test_skipped_lines_are_logged_up_to_a_limit(caplog: pytest.LogCaptureFixture) -> None:

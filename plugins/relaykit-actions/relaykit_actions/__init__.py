@@ -51,6 +51,9 @@ class ActionsPlugin:
     @hookimpl
     def relaykit_register_services(self, context: PluginContext) -> Sequence[Service]:
         """Work as long as the relay runs. What hooks could never do is an error here, before anything happens."""
+        from relaykit_actions.figures import ACTIONS
+
+        context.meter.expect(ACTIONS)  # also where there is no hook yet: dashboards show what there may be
         if not context.settings.hooks:
             return []
         from relaykit.hooks.registration import Service

@@ -11,9 +11,10 @@ import anyio
 from anyio import CapacityLimiter
 from anyio.abc import TaskGroup
 
-from relaykit.meter import Figure, FigureKind, Meter
+from relaykit.meter import Meter
 from relaykit.tasks import OwnedTasks
 from relaykit_actions.errors import ActionFailed
+from relaykit_actions.figures import ACTIONS
 from relaykit_actions.happenings import Happening
 from relaykit_actions.lanes import Lanes
 from relaykit_actions.settings import ActionsSettings, HookSettings
@@ -22,13 +23,6 @@ if TYPE_CHECKING:
     from relaykit.relay import Relay
 
 logger = logging.getLogger(__name__)
-
-ACTIONS = Figure(
-    "actions",
-    FigureKind.COUNTER,
-    "Actions of hooks in the settings, by kind and by what became of them.",
-    labels={"kind": ("run", "post"), "outcome": ("done", "failed", "dropped")},
-)
 
 
 class Action(Protocol):
@@ -59,7 +53,6 @@ class Hook:
 
     def open(self, tasks: TaskGroup) -> None:
         """Begin, in these tasks."""
-        self.count("done", 0)  # so that every outcome is shown
         self._lanes.start(tasks)
 
     async def finish(self) -> None:

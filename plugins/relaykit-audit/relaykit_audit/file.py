@@ -1,63 +1,79 @@
-"""AuditFile: lines that are only ever added, and files that follow each other."""
+"""AuditFile: records as lines of a file, written by a thread of its own."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import logging
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from anyio import to_thread
+from anyio import RunFinishedError, from_thread
+from anyio.lowlevel import EventLoopToken, current_token
 
-from relaykit.errors import PluginError
+from relaykit_audit.lines import Lines, cannot_write
 from relaykit_audit.settings import AuditSettings
 
 if TYPE_CHECKING:
     from relaykit.relay import Relay
 
-NAME = "audit"
+logger = logging.getLogger(__name__)
+
+_LAST_CALL = 5.0
+"""Seconds in which what waits must have been written when the relay ends."""
+_MOST_WAITING = 10_000
+"""Records that may wait for a disk: some megabytes."""
+
+
+@dataclass(eq=False, slots=True)
+class _Waiting:
+    """What the thread is to do, and who waits for it."""
+
+    do: Callable[[], None]
+    token: EventLoopToken = field(default_factory=current_token)
+    done: anyio.Event = field(default_factory=anyio.Event)
+    is_over: bool = False
+    error: Exception | None = None
 
 
 class AuditFile:
-    """A file of JSON lines, mode 0600. Each record is one write behind everything that is there.
+    """A file of JSON lines.
 
-    It blocks in a thread, one record at a time: a disk that hangs delays no session.
+    A thread writes one record at a time. Who waits for it can be cancelled, so that a disk that hangs holds somebody
+    up once, for the deadline of a hook; it is no thread of anyio's, which the end of the process would wait for.
 
-    :param max_bytes: a file that would grow over this is put aside first; 0 for never.
-    :param keep: so many of those are kept.
-    :param sync: a record is on the disk when `write` returns.
     :raises PluginError: it cannot be opened.
     """
 
     def __init__(self, path: Path, *, max_bytes: int, keep: int, sync: bool) -> None:
         self._path = path
-        self._max_bytes = max_bytes
-        self._keep = keep
-        self._sync = sync
-        self._turn = anyio.Lock()
-        self._descriptor = -1
-        try:
-            self._open()
-        except OSError as error:
-            raise PluginError(
-                f"cannot write {str(path)!r}: {error.strerror}; correct `path` in [plugins.audit], "
-                "or make its directory",
-                plugin=NAME,
-            ) from error
+        self._lines = Lines(path, max_bytes=max_bytes, keep=keep, sync=sync)
+        self._lock = threading.Lock()  # of the three below
+        self._waiting: deque[_Waiting] = deque()
+        self._runs = False
+        self._hangs = False  # somebody gave up waiting for what the thread does now
+        self._given_up = False
 
     @classmethod
     def of(cls, settings: AuditSettings, directory: Path) -> AuditFile:
         """Return the file that settings choose.
 
         :param directory: the plugin's own, which is made.
+        :raises PluginError: it cannot be opened.
         """
         path = settings.path
         if path is None:
             path = directory / "audit.jsonl"
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as error:
+                raise cannot_write(path, error) from error
         return cls(path.expanduser(), max_bytes=settings.max_bytes, keep=settings.keep, sync=settings.sync)
 
     @asynccontextmanager
@@ -66,57 +82,65 @@ class AuditFile:
         try:
             yield
         finally:
-            with anyio.CancelScope(shield=True):
-                async with self._turn:
-                    self._close()
+            with anyio.move_on_after(_LAST_CALL, shield=True) as scope:
+                await self.aclose()
+            if scope.cancelled_caught:
+                self._given_up = True
+                logger.error("%s: the last records could not be written within %g s", self._path, _LAST_CALL)
 
     async def write(self, record: Mapping[str, Any]) -> None:
-        """Add a record.
+        """Add a record. If the caller is cancelled it is added all the same, once the disk takes it.
 
-        :raises OSError: it could not be written; of a part that was, the next record takes no harm.
+        Until it does, nobody else waits: what is recorded meanwhile is taken, and this raises.
+
+        :raises OSError: it could not be written, or not yet; of a part that was, the next record takes no harm.
         """
+        if self._given_up or len(self._waiting) >= _MOST_WAITING:
+            raise OSError(f"{self._path}: the disk does not answer")
         line = json.dumps(record, separators=(",", ":"), default=str).encode() + b"\n"
-        async with self._turn:
-            with anyio.CancelScope(shield=True):
-                await to_thread.run_sync(self._write, line)
+        await self._in_thread(partial(self._lines.append, line))
 
-    def _write(self, line: bytes) -> None:
-        if self._descriptor < 0:
-            self._open()
-        if self._max_bytes and 0 < os.fstat(self._descriptor).st_size > self._max_bytes - len(line):
-            self._rotate()
-        written = os.write(self._descriptor, line)
-        if written < len(
-            line
-        ):  # the disk is full: said by the next write, and the line is ended by the next open
-            self._close()
-            raise OSError(f"{self._path}: {written} of {len(line)} bytes were written")
-        if self._sync:
-            os.fsync(self._descriptor)
+    async def aclose(self) -> None:
+        """Write what waits, and close the file."""
+        await self._in_thread(self._lines.close, patient=True)
 
-    def _open(self) -> None:
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-        self._descriptor = os.open(self._path, flags, 0o600)
-        size = os.fstat(self._descriptor).st_size
-        if (
-            size and os.pread(self._descriptor, 1, size - 1) != b"\n"
-        ):  # the end of a record was lost with the power
-            os.write(self._descriptor, b"\n")
+    async def _in_thread(self, do: Callable[[], None], *, patient: bool = False) -> None:
+        """Do something behind all that waits.
 
-    def _rotate(self) -> None:
-        self._close()
-        names = [
-            self._path,
-            *(self._path.with_name(f"{self._path.name}.{at}") for at in range(1, self._keep + 1)),
-        ]
-        for older, newer in zip(reversed(names[1:]), reversed(names[:-1]), strict=True):
-            if newer.exists():
-                newer.replace(older)
-        if not self._keep:
-            self._path.unlink()
-        self._open()
+        :param patient: wait for it also where somebody has given up.
+        :raises OSError: somebody has; it is done all the same, later.
+        """
+        waiting = _Waiting(do)
+        hangs = self._hangs
+        with self._lock:
+            self._waiting.append(waiting)
+            idle, self._runs = not self._runs, True
+        if idle:
+            threading.Thread(target=self._work, name="relaykit-audit", daemon=True).start()
+        if hangs and not patient:
+            raise OSError(f"{self._path}: the disk does not answer; what is recorded waits for it")
+        try:
+            await waiting.done.wait()
+        except anyio.get_cancelled_exc_class():
+            with self._lock:
+                self._hangs = not waiting.is_over
+            raise
+        if waiting.error is not None:
+            raise waiting.error
 
-    def _close(self) -> None:
-        if self._descriptor >= 0:
-            descriptor, self._descriptor = self._descriptor, -1
-            os.close(descriptor)
+    def _work(self) -> None:
+        """Do what waits, until nothing does."""
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._runs = False
+                    return
+                waiting = self._waiting.popleft()
+            try:
+                waiting.do()
+            except Exception as error:  # noqa: BLE001 -- it is raised where it is waited for
+                waiting.error = error
+            with self._lock:
+                waiting.is_over, self._hangs = True, False
+            with suppress(RunFinishedError):  # the event loop was abandoned: nobody waits
+                from_thread.run_sync(waiting.done.set, token=waiting.token)

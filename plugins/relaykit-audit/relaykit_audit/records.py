@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from relaykit.errors import without_last_words
 from relaykit.hooks.events import (
     AccessRefused,
     CallMade,
@@ -35,7 +36,7 @@ def of_transition(transition: Transition) -> Record | None:
     session, actor, at = transition.after, transition.actor, transition.at
     if transition.event is None:
         return {**_begun("session.created", actor, at), **_session(session), "owner": session.owner}
-    why = {"cause": session.cause, "reason": session.reason}
+    why = {"cause": session.cause, "reason": session.reason and without_last_words(session.reason)}
     if transition.event is Event.TERMINATE:
         return {**_begun("session.stopped", actor, at), **_session(session), **why}
     if transition.event is Event.CLEAN:
@@ -70,7 +71,7 @@ def _client(what: str, client: ClientAttached | ClientDetached) -> Record:
 def of_refusal(refusal: AccessRefused) -> Record:
     """Return the record of somebody who was not let in."""
     return {
-        **_begun("access.refused", "", refusal.at),
+        **_begun("access.refused", refusal.by, refusal.at),
         "where": refusal.where,
         "address": refusal.address,
         "status": refusal.status,

@@ -109,6 +109,7 @@ class Gateway:
                 status=problem.status_code,
                 reason=problem.detail,
                 at=self.relay.clock.now(),
+                by=problem.by,
             )
         )
 

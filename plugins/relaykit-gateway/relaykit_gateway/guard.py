@@ -127,7 +127,7 @@ class Guard:
             return self._welcome(request)
         judged = self._check_credentials(request, path)
         if isinstance(judged, Caller) and not judged.access.is_everything and not _is_own(path):
-            judged = Problem(403, "what plugins show is for who may do everything alone")
+            judged = Problem(403, "what plugins show is for who may do everything alone", by=judged.name)
         return judged
 
     def _check_names(self, request: HTTPConnection) -> Response | None:
@@ -167,7 +167,7 @@ class Guard:
         # A browser sends the cookie whoever asks; that its page is ours is shown by the Origin alone.
         harmless = request.scope["type"] == "http" and request.scope["method"] in _SAFE_METHODS
         if not harmless and "origin" not in request.headers:
-            return Problem(403, "a request with a cookie needs an Origin")
+            return Problem(403, "a request with a cookie needs an Origin", by=caller.name)
         return caller
 
     def _check_ticket(self, scope: Scope, ticket: str) -> Response | Caller:
@@ -187,6 +187,7 @@ class Guard:
                 403,
                 "this token may do too much to stand in a URL, which others write down: send it as "
                 "`Authorization: Bearer …`, or use one of an observer, of some projects or of some sessions",
+                by=caller.name,
             )
         return caller
 

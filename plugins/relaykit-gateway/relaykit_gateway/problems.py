@@ -9,12 +9,18 @@ from starlette.responses import JSONResponse
 
 
 class Problem(JSONResponse):
-    """A response that says what is wrong: ``application/problem+json``."""
+    """A response that says what is wrong: ``application/problem+json``.
+
+    :param by: who is told so, where that is known; it is not in the response.
+    """
 
     media_type = "application/problem+json"
 
-    def __init__(self, status: int, detail: str, *, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, status: int, detail: str, *, headers: Mapping[str, str] | None = None, by: str = ""
+    ) -> None:
         self.detail = detail
+        self.by = by
         title = HTTPStatus(status).phrase
         content = {"type": "about:blank", "title": title, "status": status, "detail": detail}
         super().__init__(content, status_code=status, headers=headers)

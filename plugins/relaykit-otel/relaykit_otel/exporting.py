@@ -73,9 +73,9 @@ def make_provider(environ: Mapping[str, str], *, ids: IdGenerator, node: str) ->
     for name in exporters(environ):
         make = find_exporter(name)
         try:
-            exporter = make()
+            processor = BatchSpanProcessor(make())
         except Exception as error:
             provider.shutdown()
             raise PluginError(f"the exporter {name!r} cannot be made: {error}", plugin=NAME) from error
-        provider.add_span_processor(BatchSpanProcessor(exporter))
+        provider.add_span_processor(processor)
     return provider

@@ -35,6 +35,7 @@ from opentelemetry.trace import set_span_in_context as in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from relaykit.conversation import Entry, Frame, Kind
+from relaykit.errors import without_last_words
 from relaykit.hooks.events import EntriesRecorded, QuestionAnswered
 from relaykit.ids import trace_id
 from relaykit.session import Cause, Session, SessionState, Transition
@@ -108,7 +109,7 @@ class Tracing:
             "spawn", self._within(session), attributes=_who(session), start_time=_nanoseconds(began)
         )
         if session.state is not SessionState.ACTIVE:
-            span.set_status(Status(StatusCode.ERROR, session.reason or ""))
+            span.set_status(Status(StatusCode.ERROR, _reason(session)))
         span.end(_nanoseconds(at))
 
     def _lived(self, session: Session, at: datetime) -> None:
@@ -119,13 +120,13 @@ class Tracing:
             attributes={
                 **_who(session),
                 "relaykit.session.cause": str(session.cause or ""),
-                "relaykit.session.reason": session.reason or "",
+                "relaykit.session.reason": _reason(session),
                 "relaykit.session.messages": session.activity.message_count,
             },
             start_time=_nanoseconds(session.created_at),
         )
         if session.cause in _TROUBLE:
-            span.set_status(Status(StatusCode.ERROR, session.reason or ""))
+            span.set_status(Status(StatusCode.ERROR, _reason(session)))
         span.end(_nanoseconds(at))
 
     # ------------------------------------------------------------ turns and questions
@@ -169,7 +170,9 @@ class Tracing:
             return  # it began under an earlier relay
         ended = _object(entry.frame)
         if entry.frame.failed:
-            turn.span.set_status(Status(StatusCode.ERROR, str(ended.get("message", ""))))
+            turn.span.set_status(StatusCode.ERROR)  # what the agent says of it may hold the prompt, or a key
+            if isinstance(code := ended.get("code"), int):
+                turn.span.set_attribute("relaykit.turn.error_code", code)
         elif isinstance(stop_reason := ended.get("stopReason"), str):
             turn.span.set_attribute("relaykit.turn.stop_reason", stop_reason)
         turn.span.end(_nanoseconds(entry.at))
@@ -211,6 +214,10 @@ def _who(session: Session) -> Mapping[str, str]:
         "relaykit.session.agent": session.agent,
         "relaykit.session.project": session.project,
     }
+
+
+def _reason(session: Session) -> str:
+    return without_last_words(session.reason or "")
 
 
 def _root_id(session: Session) -> int:

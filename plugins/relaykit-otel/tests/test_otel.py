@@ -195,6 +195,42 @@ async def test_an_agent_that_does_not_start_is_an_error(collector: Collector, tm
     assert "exit" in named(spans, "spawn")[0].status.message
 
 
+# An agent that says what it was asked where nobody looks for it: in an error, and as it crashes.
+TELLS_ALL = """
+import json, sys
+for line in sys.stdin:
+    asked = json.loads(line)
+    said = {"result": {"protocolVersion": 1, "agentCapabilities": {}, "sessionId": "s"}}
+    if asked["method"] == "session/prompt":
+        words = asked["params"]["prompt"][0]["text"]
+        if words.startswith("crash"):
+            sys.exit(f"asked for {words}")
+        said = {"error": {"code": -32603, "message": f"asked for {words}"}}
+    print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], **said}), flush=True)
+"""
+
+
+async def test_nothing_of_what_was_said_is_in_what_went_wrong(collector: Collector, tmp_path: Path) -> None:
+    program = tmp_path / "tells_all.py"
+    program.write_text(TELLS_ALL)
+    toml = f"[agents.tells_all]\ncommand = {json.dumps([sys.executable, str(program)])}\n"
+    async with (
+        running_relay(tmp_path, toml=toml, RELAY__ON_CRASH="end") as relay,
+        active_session(relay, agent="tells_all") as client,
+    ):
+        await client.say("fail mellon", "t1")
+        assert b"mellon" in (await client.until_turn_end("t1")).frame.body
+        await client.say("crash mellon", "t2")
+        assert b"mellon" in (await client.until_turn_end("t2")).frame.body
+        await ended(relay, client.session_id)
+    assert b"mellon" not in b"".join(request.SerializeToString() for request in collector.requests)
+    for turn in named(collector.spans(), "turn"):
+        assert turn.status.code == Status.STATUS_CODE_ERROR
+        assert attributes(turn)["relaykit.turn.error_code"] == -32603
+    (life,) = named(collector.spans(), "session tells_all")
+    assert life.status.message == "agent 'tells_all': it exited with 1"
+
+
 async def test_a_session_goes_on_in_its_trace_after_a_restart(collector: Collector, tmp_path: Path) -> None:
     remembering = [sys.executable, remembering_agent.__file__, str(tmp_path)]
     toml = f"[agents.remembering]\ncommand = {json.dumps(remembering)}\n"
@@ -285,6 +321,16 @@ async def test_an_exporter_that_is_not_installed_is_an_error_at_start(
     with pytest.raises(
         PluginError, match=r"there is no exporter 'nonsense' of traces; installed are .*console"
     ):
+        async with running_relay(tmp_path):
+            pass
+
+
+async def test_a_variable_that_the_sdk_does_not_take_is_an_error_at_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console")
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "-1")
+    with pytest.raises(PluginError, match="the exporter 'console' cannot be made: max_queue_size must be"):
         async with running_relay(tmp_path):
             pass
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -42,6 +43,11 @@ async def serve_metrics(relay: Relay, *, app: ASGIApp, settings: PrometheusSetti
     host, port = settings.host, settings.port
     try:
         listener = await anyio.create_tcp_listener(local_host=host, local_port=port or 0)
+    except socket.gaierror as error:
+        raise SettingsError(
+            f"metrics cannot be served on {host!r}: {error.strerror or error}; correct `host` in [plugins.prometheus]",
+            key="plugins.prometheus.host",
+        ) from error
     except OSError as error:
         raise SettingsError(
             f"metrics cannot be served on port {port} of {host}: {error.strerror or error}; stop what listens "

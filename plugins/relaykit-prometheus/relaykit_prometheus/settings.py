@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from relaykit.settings import setting
 
+_MAX_PORT = 65535
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrometheusSettings:
@@ -20,3 +22,7 @@ class PrometheusSettings:
         "without one; 0 for any free one. By default there is none",
     )
     host: str = setting("127.0.0.1", help="the address of that port")
+
+    def __post_init__(self) -> None:
+        if self.port is not None and not 0 <= self.port <= _MAX_PORT:
+            raise ValueError(f"port must be 0 to {_MAX_PORT}")

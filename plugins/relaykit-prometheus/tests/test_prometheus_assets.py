@@ -109,6 +109,28 @@ def test_every_value_that_they_ask_for_is_one_that_there_is(figures: Sequence[Fi
     assert asked > 5
 
 
+def test_they_group_by_labels_that_there_are(figures: Sequence[Figure]) -> None:
+    known = labels_by_series(figures)
+    grouped = 0
+    for where, expression in expressions():
+        there = {"job", "instance"}
+        for name in re.findall(r"\b(?:relaykit|process)_\w+", expression):
+            there |= known.get(name, set())
+        for label in re.findall(r"\w+", " ".join(re.findall(r"\bby \(([^)]*)\)", expression))):
+            grouped += 1
+            assert label in there, f"{where} groups by {label}, which nothing in it has"
+    assert grouped > 50
+    for rule in re.split(r"\n\s+- alert: ", text_of(ALERTING))[1:]:
+        names = re.findall(r"\b(?:relaykit|process)_\w+", rule)
+        there = {"job", "instance"}.union(*(known.get(name, set()) for name in names))
+        there |= {label for name in re.findall(r"\bjob_(\w+):", rule) for label in name.split("_")}
+        assert set(re.findall(r"\$labels\.(\w+)", rule)) <= there, rule
+    for panel in dashboard()["panels"]:
+        for target in panel.get("targets", ()):
+            shown = set(re.findall(r"\{\{\s*(\w+)\s*\}\}", target["legendFormat"]))
+            assert shown <= {"job", "instance", *re.findall(r"\w+", target["expr"])}, panel["title"]
+
+
 def test_every_recorded_rule_that_is_used_is_recorded() -> None:
     used = {name for _, text in expressions() for name in re.findall(r"\bjob_\w*(?::\w+)+", text)}
     assert used

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -37,9 +38,12 @@ def test_the_table_of_metrics_is_what_the_objects_say(tmp_path: Path) -> None:
         reference.with_table(copy.read_text(), [])
 
 
-def test_every_metric_has_its_help_and_every_label_its_name() -> None:
+def test_every_figure_that_is_declared_is_known_and_has_its_help_and_labels() -> None:
     figures = anyio.run(reference.known_figures)
-    assert {"sessions", "agent_shutdown_steps", "worktrees_kept"} <= {figure.name for figure in figures}
+    root = README.parents[2]
+    sources = [root / "relaykit" / "meter.py", *root.glob("plugins/relaykit-*/relaykit_*/**/*.py")]
+    declared = {name for path in sources for name in re.findall(r'\bFigure\(\s*"(\w+)"', path.read_text())}
+    assert declared == {figure.name for figure in figures}
     for row in reference.table(figures).splitlines():
         assert row.count(" | ") == 3, row
 

@@ -10,7 +10,7 @@ import anyio
 import pytest
 from prometheus_client import generate_latest
 
-from relaykit.conversation import Entry, MemoryJournal
+from relaykit.conversation import Entry, Frame, Kind, MemoryJournal
 from relaykit.errors import DuplicateRole, JournalError, StoreError
 from relaykit.relay import Relay
 from relaykit.relay.access import Role
@@ -91,8 +91,15 @@ async def test_every_count_of_a_known_workload_is_exact(tmp_path: Path) -> None:
             await relay.stop(talks.session_id, "enough")
             await ended(relay, talks.session_id)
             counted = metered.counts()
-    assert counted.pop("message_bytes_total to_agent") > counted["messages_total to_agent"]
-    assert counted.pop("message_bytes_total from_agent") > counted["messages_total from_agent"]
+    said = [entry.frame for client in (talks, crashes, stubborn) for entry in client.entries]
+    assert counted.pop("message_bytes_total to_agent") == size(said, Kind.PROMPT, Kind.DECISION)
+    interrupted = [
+        frame for frame in said if frame.body.startswith(b'{"code": -32603, "message": "interrupted')
+    ]
+    assert len(interrupted) == 1  # which is the relay's word
+    assert counted.pop("message_bytes_total from_agent") == size(
+        said, Kind.UPDATE, Kind.REQUEST, Kind.TURN_END
+    ) - size(interrupted, Kind.TURN_END)
     assert counted == {
         "session_transitions_total CREATE,done": 5,
         "session_transitions_total SPAWN,done": 5,
@@ -130,6 +137,10 @@ async def test_every_count_of_a_known_workload_is_exact(tmp_path: Path) -> None:
         "agent_shutdown_steps_total kill": 1,
         "agent_shutdown_steps_total stray": 1,
     }
+
+
+def size(frames: Sequence[Frame], *kinds: Kind) -> int:
+    return sum(len(frame.body) for frame in frames if frame.kind in kinds)
 
 
 async def look_at(relay: Relay, session_id: str) -> int:
@@ -227,6 +238,42 @@ async def test_what_a_killed_relay_has_left_is_counted_by_the_next(tmp_path: Pat
                 "turn_seconds_count interrupted": 1,
                 "question_wait_seconds_count cancelled": 1,
             }
+
+
+async def test_an_agent_that_crashes_and_comes_back_is_exact(tmp_path: Path) -> None:
+    house, metered = House(tmp_path, *RESUME), Metered()
+    with anyio.fail_after(PATIENCE):
+        async with house.relay(plugins={"metered": metered}) as relay:
+            async with active_session(relay, agent=REMEMBERING) as client:
+                await client.say("/crash", "t1")
+                await client.until_turn_end("t1")
+                await client.until_notice("awake")
+                await client.say("hello", "t2")
+                await client.until_turn_end("t2")
+            await relay.stop(client.session_id, "enough")
+            await ended(relay, client.session_id)
+            counted = metered.counts()
+    for direction in ("to_agent", "from_agent"):
+        counted.pop(f"message_bytes_total {direction}")
+    events = ("CREATE", "SPAWN", "ACTIVATE", "TERMINATE", "CLEAN")
+    assert counted == {
+        **{f"session_transitions_total {event},done": 1 for event in events},
+        "session_terminations_total REQUESTED": 1,
+        "session_duration_seconds_count": 1,
+        "session_messages_count": 1,
+        "workspace_prepare_seconds_count": 1,
+        "agent_crashes_total": 1,
+        "agent_spawn_seconds_count remembering": 2,
+        "agent_shutdown_seconds_count remembering": 2,
+        "agent_shutdown_steps_total eof": 2,
+        "cleanups_total acp,DONE": 2,
+        "messages_total to_agent": 2,
+        "messages_total from_agent": 2,  # update, end
+        "turn_seconds_count interrupted": 1,
+        "turn_seconds_count done": 1,
+        "turn_first_update_seconds_count": 1,
+        "client_attaches_total ws,controller": 1,
+    }
 
 
 async def test_gaps_are_counted_and_what_is_gone_is_not_replayed(tmp_path: Path) -> None:

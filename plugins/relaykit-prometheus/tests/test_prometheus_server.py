@@ -123,6 +123,20 @@ async def test_clients_that_misbehave_hold_up_nobody_and_are_not_logged(
     assert caplog.records == []
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("PORT", "65536", "plugins.prometheus: port must be 0 to 65535"),
+        ("PORT", "-1", "plugins.prometheus: port must be 0 to 65535"),
+        ("HOST", "nowhere.invalid", "plugins.prometheus.host: .*'nowhere.invalid'.*correct `host`"),
+    ],
+)
+async def test_an_address_that_is_none_is_said(tmp_path: Path, key: str, value: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        async with metered_relay(tmp_path, serve=True, **{f"PLUGINS__PROMETHEUS__{key}": value}):
+            pass
+
+
 async def test_only_so_many_are_served_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "_MOST_CONNECTIONS", 1)
     with anyio.fail_after(PATIENCE):

@@ -20,7 +20,7 @@ import errno
 import os
 import re
 
-from relaykit.errors import WorkspaceError
+from relaykit.errors import LAST_WORDS, WorkspaceError
 
 _CONTENTION = re.compile(
     r"unable to create '.*\.lock': file exists"
@@ -130,7 +130,7 @@ class SetupFailed(WorkspaceError):
     """
 
     def __init__(self, command: str, why: str, *, exit_code: int | None = None, said: str = "") -> None:
-        words = f"; its last words were:\n{said}" if said else ""
+        words = f"{LAST_WORDS}{said}" if said else ""
         super().__init__(f"the setup command {command!r} {why}{words}")
         self.command = command
         self.exit_code = exit_code
