@@ -10,6 +10,7 @@ from anyio.abc import TaskGroup
 
 from relaykit.agent.agent import Agent
 from relaykit.conversation.frame import Frame
+from relaykit.errors import Leaked
 from relaykit.tasks import contained
 
 _MOST = 1 << 20
@@ -22,7 +23,9 @@ async def listen(source: Agent | ReadAhead, hear: Callable[[Sequence[Frame]], Aw
     :raises AgentError: as `Agent.receive`.
     :raises Leaked: the agent left something open: once for all, as a task for each call would cost too much.
     """
-    if isinstance(source, ReadAhead):  # which has a task for the agent already
+    if isinstance(
+        source, ReadAhead
+    ):  # which has a task for the agent already: what it leaves open ends its group
         await _listen(source, hear)
     else:
         await contained(partial(_listen, source, hear))
@@ -67,10 +70,15 @@ class ReadAhead:
 
     async def _read(self) -> None:
         try:
-            await contained(self._read_on)
+            await self._read_on()
         except Exception as error:  # noqa: BLE001 -- raised in `receive`
             self._ended = error
             self._heard.set()
+        except anyio.get_cancelled_exc_class():
+            # If it is the agent's own, `receive` would wait for ever; if it is ours, nobody waits any more.
+            self._ended = Leaked("it let out a cancellation that was its own")
+            self._heard.set()
+            raise
 
     async def _read_on(self) -> None:
         while True:

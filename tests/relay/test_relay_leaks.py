@@ -245,7 +245,11 @@ async def test_sessions_whose_agents_leak_end_alone(tmp_path: Path, storage: str
                 await relay.prompt(session.id, body, client_id="c", turn="t")
                 await relay.wait_ended(session.id)
             last = hooks.heard_of(session.id)[-1].after
-            assert (last.state, last.cause) == (SessionState.CLEANED, Cause.AGENT_EXITED)
+            assert last.state is SessionState.CLEANED
+            if last.cause is Cause.INTERNAL:  # said in the event loop's words, where that costs no task more
+                assert (role.startswith("receive-"), storage) == (True, GIVEN)
+                continue
+            assert last.cause is Cause.AGENT_EXITED
             assert last.reason == f"agent 'fake': its launcher 'fake': {how(role.partition('-')[2])}"
         assert (await neighbour.prompt("still there?")).text == "still there?"
         await neighbour.end()
