@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,8 @@ from relaykit.hooks.events import CleanupFailed
 from relaykit.meter import HOOK_FAILURES, HOOK_SECONDS, NO_METER
 
 if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
     from relaykit.clock import Clock
     from relaykit.hooks.events import (
         AccessRefused,
@@ -45,6 +47,9 @@ logger = logging.getLogger(__name__)
 PATIENCE = 3
 """Overruns in a row after which an observer is called no more."""
 
+LAST_MOMENT = 1.0
+"""Seconds that an implementation has to end in once it was cancelled; then nobody waits for it any more."""
+
 
 @dataclass(slots=True)
 class _Listener:
@@ -56,6 +61,7 @@ class _Listener:
     arguments: int  # how many it takes: see `Implementation`
     overruns: int = 0
     off: bool = False
+    stuck: _Call | None = None  # one that cannot be ended, and was left to itself
 
 
 @dataclass(slots=True)
@@ -66,7 +72,8 @@ class _Call:
     :param leaked: it left a task group or a cancel scope open; `error` is the event loop's complaint.
     """
 
-    deadline: float
+    scope: anyio.CancelScope  # with its deadline
+    ended: anyio.Event = field(default_factory=anyio.Event)
     error: Exception | None = None
     result: object = None
     finished: bool = False
@@ -87,10 +94,13 @@ class Dispatcher:
     or returns anything but None, as one might who wants to refuse by False: the first to do so ends the asking. A
     check is never switched off.
 
-    An implementation that blocks the loop, or shields itself from cancellation, cannot be stopped at its
-    deadline; it counts as overrun once it ends.
+    An implementation that blocks the loop cannot be stopped at its deadline; it counts as overrun once it ends. One
+    that shields itself from cancellation, as who waits for a thread does, is left to itself a moment after its
+    deadline: an observer is switched off at once then, and a check refuses until it has ended.
 
     :param timeout: seconds that each implementation may take.
+    :param tasks: where implementations run; it outlives everything that is told or asked. Without, what cannot be
+        stopped is waited for.
     :param interests: of plugins that have said so, the only ``on`` hooks that are called.
     :param on_switch_off: called with plugin, hook and reason when an implementation was switched off.
     """
@@ -102,6 +112,7 @@ class Dispatcher:
         clock: Clock,
         meter: Meter = NO_METER,
         timeout: float = 5.0,
+        tasks: TaskGroup | None = None,
         interests: Mapping[str, Collection[str]] = MappingProxyType({}),
         on_switch_off: Callable[[str, str, str], None] | None = None,
     ) -> None:
@@ -109,6 +120,7 @@ class Dispatcher:
         self._clock = clock
         self._meter = meter
         self._timeout = timeout
+        self._tasks = tasks
         self._on_switch_off = on_switch_off
         self._listeners: dict[str, tuple[_Listener, ...]] = {
             hook: tuple(
@@ -118,7 +130,8 @@ class Dispatcher:
             )
             for hook in plugins.asynchronous_hooks()
         }
-        for listener in chain.from_iterable(self._listeners.values()):
+        self._called = tuple(chain.from_iterable(self._listeners.values()))
+        for listener in self._called:
             meter.expect(HOOK_SECONDS, plugin=listener.plugin, hook=listener.hook)
             meter.expect(HOOK_FAILURES, plugin=listener.plugin, hook=listener.hook)
 
@@ -228,7 +241,7 @@ class Dispatcher:
             if call.overran or not call.finished:
                 self._failed(listener, call)
             listener.overruns = listener.overruns + 1 if call.overran else 0
-            if listener.overruns >= PATIENCE and not listener.off:
+            if (listener.stuck or listener.overruns >= PATIENCE) and not listener.off:
                 self._switch_off(listener)
 
     async def _ask(self, hook: str, argument: object) -> None:
@@ -241,22 +254,42 @@ class Dispatcher:
                 raise Refused(why, plugin=listener.plugin, hook=hook) from call.error
 
     async def _call(self, listener: _Listener, argument: object) -> _Call:
-        """Run one implementation in a task of its own.
-
-        In our own task, a cancellation that a plugin lets out by mistake (it awaited something that was
-        cancelled) would look like our own, and end the session's news. From a task it ends that task alone.
-        """
-        call = _Call(anyio.current_time() + self._timeout)
+        """Run one implementation, until its deadline."""
+        deadline = anyio.current_time() + self._timeout
+        call = _Call(anyio.CancelScope(deadline=deadline, shield=self._tasks is not None))
+        if listener.stuck is not None and not listener.stuck.ended.is_set():
+            return call  # as overrun: one more would wait for what that one waits for
         started = self._clock.monotonic()
-        try:
-            async with anyio.create_task_group() as tasks:
-                tasks.cancel_scope.deadline = call.deadline
-                tasks.start_soon(_run, listener, argument, call)
-        except Exception as error:  # noqa: BLE001 -- what it raised is in `call` already
-            call.error, call.finished, call.leaked = error, False, True
+        if self._tasks is None:
+            await _run(listener, argument, call)
+        else:
+            self._tasks.start_soon(_run, listener, argument, call)
+            await self._until_over(call)
+            listener.stuck = None if call.ended.is_set() else call
         seconds = self._clock.monotonic() - started
         self._meter.observe(HOOK_SECONDS, seconds, plugin=listener.plugin, hook=listener.hook)
         return call
+
+    async def _until_over(self, call: _Call) -> None:
+        """Wait until a call has ended, or cannot be ended. Cancelled, it cancels the call."""
+        try:
+            with anyio.CancelScope(deadline=call.scope.deadline):
+                await call.ended.wait()
+        finally:
+            if not call.ended.is_set():
+                call.scope.cancel()
+                with anyio.move_on_after(LAST_MOMENT, shield=True):
+                    await call.ended.wait()
+
+    def leave(self) -> None:
+        """Say which implementations hold up the end of `tasks`, because they cannot be ended."""
+        for listener in self._called:
+            if listener.stuck is not None and not listener.stuck.ended.is_set():
+                logger.error(
+                    "plugin %r: its %s has not ended, and cannot be: the relay's end waits for it",
+                    listener.plugin,
+                    listener.hook,
+                )
 
     def _failed(self, listener: _Listener, call: _Call) -> str:
         """Log and count a call that failed, and return for people how."""
@@ -277,7 +310,8 @@ class Dispatcher:
 
     def _switch_off(self, listener: _Listener) -> None:
         listener.off = True
-        reason = f"its {listener.hook} took longer than {self._timeout:g} s, {PATIENCE} times in a row"
+        why = "and could not be ended" if listener.stuck else f"{PATIENCE} times in a row"
+        reason = f"its {listener.hook} took longer than {self._timeout:g} s, {why}"
         self._listeners[listener.hook] = tuple(
             other for other in self._listeners[listener.hook] if other is not listener
         )
@@ -294,6 +328,22 @@ class Dispatcher:
 
 
 async def _run(listener: _Listener, argument: object, call: _Call) -> None:
+    """Run one implementation in a task of its own.
+
+    In the caller's task, a cancellation that a plugin lets out by mistake (it awaited something that was
+    cancelled) would look like the caller's own, and end the session's news. From a task it ends that task alone.
+    """
+    try:
+        with call.scope:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_implementation, listener, argument, call)
+    except Exception as error:  # noqa: BLE001 -- what it raised is in `call` already
+        call.error, call.finished, call.leaked = error, False, True
+    finally:
+        call.ended.set()
+
+
+async def _implementation(listener: _Listener, argument: object, call: _Call) -> None:
     try:
         call.result = await listener.function(*(argument,) * listener.arguments)
         call.finished = True
@@ -301,4 +351,4 @@ async def _run(listener: _Listener, argument: object, call: _Call) -> None:
         call.error = error
     finally:
         # Also one that returned behind its deadline overran it: it blocked the loop, or shielded itself.
-        call.overran = anyio.current_time() >= call.deadline
+        call.overran = anyio.current_time() >= call.scope.deadline

@@ -99,14 +99,17 @@ async def open_relay(
         running = None
         if serve:
             running = stack.enter_context(running_file(settings.state_dir, started=clock.now()))
+        hook_calls = await stack.enter_async_context(OwnedTasks())
         dispatcher = Dispatcher(
             plugins,
             clock=clock,
             meter=meter,
             timeout=settings.relay.hook_timeout,
+            tasks=hook_calls,
             interests=interests,
             on_switch_off=_switch_off(running),
         )
+        stack.callback(dispatcher.leave)
         store, journal = await stack.enter_async_context(open_storage())
         if meter.listening:
             store, journal = measured(store, journal, clock=clock, meter=meter)

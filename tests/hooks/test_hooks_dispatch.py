@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
+import anyio.to_thread
 import pytest
 
+from relaykit.errors import Refused
 from relaykit.hooks import hookimpl
 from relaykit.hooks.dispatch import Dispatcher
 from relaykit.hooks.plugin_set import PluginSet, PluginState
@@ -16,9 +20,11 @@ from relaykit.session import SessionState, Transition
 from relaykit.testing import FakeClock
 from support.dispatching import (
     EVENTS,
+    REQUEST,
     SHORT,
     TRANSITION,
     dispatcher,
+    dispatching,
     fail,
     fail_late,
     hang,
@@ -276,6 +282,116 @@ async def test_a_cancelled_caller_is_cancelled(tmp_path: Path) -> None:
             tasks.cancel_scope.cancel()
     assert stopped.is_set()
     assert meter.failures("slow") == []
+
+
+# ---------------------------------------------------------------- in tasks that outlive the caller
+
+
+@pytest.fixture
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relaykit.hooks.dispatch.LAST_MOMENT", SHORT)
+
+
+@pytest.mark.usefixtures("_impatient")
+async def test_an_observer_that_cannot_be_ended_is_left_to_itself(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    released, heard = threading.Event(), list[str]()
+    meter, hook = RecordingMeter(), "relaykit_on_transition"
+
+    async def stuck() -> None:
+        heard.append("stuck")
+        await anyio.to_thread.run_sync(released.wait, 20)
+
+    async def listen() -> None:
+        heard.append("bee")
+
+    with anyio.fail_after(10):
+        async with dispatching(
+            tmp_path, meter=meter, seconds=SHORT, ant=plugin(hook, listen), stuck=plugin(hook, stuck)
+        ) as (dispatch, plugins):
+            try:
+                for _ in range(3):
+                    await dispatch.transitioned(TRANSITION)
+                assert heard == ["stuck", "bee", "bee", "bee"]
+                assert meter.failures("stuck") == ["overrun", "switched_off"]
+                state, reason = plugins.records[-1].state, plugins.records[-1].reason
+                assert state is PluginState.SWITCHED_OFF
+                assert reason == f"its {hook} took longer than {SHORT:g} s, and could not be ended"
+                dispatch.leave()
+                assert f"'stuck': its {hook} has not ended, and cannot be" in caplog.text
+            finally:
+                released.set()
+
+
+@pytest.mark.usefixtures("_impatient")
+async def test_a_check_that_cannot_be_ended_refuses_until_it_has(tmp_path: Path) -> None:
+    calls: list[threading.Event] = []
+
+    async def stuck() -> None:
+        calls.append(threading.Event())
+        await anyio.to_thread.run_sync(calls[-1].wait, 20)
+        over.set()
+
+    over = anyio.Event()
+    with anyio.fail_after(10):
+        async with dispatching(tmp_path, seconds=SHORT, stuck=plugin("relaykit_check_session", stuck)) as (
+            dispatch,
+            _,
+        ):
+            try:
+                for _ in range(3):
+                    with pytest.raises(Refused, match="took longer than"):
+                        await dispatch.check_session(REQUEST)
+                assert len(calls) == 1  # and not a thread for each that asks
+                calls[0].set()
+                await over.wait()
+                await anyio.wait_all_tasks_blocked()
+                with pytest.raises(Refused, match="took longer than"):
+                    await dispatch.check_session(REQUEST)
+                assert len(calls) == 2
+            finally:
+                for call in calls:
+                    call.set()
+
+
+@pytest.mark.parametrize("hook", ["relaykit_on_transition", "relaykit_check_session"])
+async def test_what_is_done_for_a_caller_that_is_cancelled_is_cancelled_too(
+    tmp_path: Path, hook: str
+) -> None:
+    started, stopped = anyio.Event(), anyio.Event()
+
+    async def listen() -> None:
+        started.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            stopped.set()
+
+    method, arguments = EVENTS[hook]
+    with anyio.fail_after(5):
+        async with dispatching(tmp_path, slow=plugin(hook, listen)) as (dispatch, _):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(getattr(dispatch, method), *arguments)
+                await started.wait()
+                tasks.cancel_scope.cancel()
+            assert stopped.is_set()
+
+
+async def test_hooks_are_told_also_while_the_host_is_cancelled(tmp_path: Path) -> None:
+    heard: list[str] = []
+
+    async def listen() -> None:
+        await anyio.lowlevel.checkpoint()
+        heard.append("told")
+
+    async with dispatching(tmp_path, ant=plugin("relaykit_on_transition", listen)) as (dispatch, _):
+        dispatch_tasks = dispatch._tasks
+        assert dispatch_tasks is not None
+        dispatch_tasks.cancel_scope.cancel()
+        with anyio.CancelScope(shield=True), anyio.fail_after(5):
+            await dispatch.transitioned(TRANSITION)
+    assert heard == ["told"]
 
 
 # ---------------------------------------------------------------- with a real Manager

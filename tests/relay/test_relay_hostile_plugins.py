@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio.lowlevel
+import anyio.to_thread
 import pytest
 import sniffio
 
@@ -187,6 +189,38 @@ async def test_hangs(tmp_path: Path) -> None:
                     await talk.prompt("wait")
             assert (await talk.prompt("hello")).text == "hello"
             await talk.end()
+
+
+class HangsInThreads:
+    """Waits for threads, which nobody can cancel."""
+
+    def __init__(self) -> None:
+        self.released = threading.Event()
+
+    @hookimpl
+    async def relaykit_on_transition(self) -> None:
+        await anyio.to_thread.run_sync(self.released.wait, 60)
+
+    @hookimpl
+    async def relaykit_check_prompt(self, request: PromptRequest) -> None:
+        if b"wait" in request.body:
+            await anyio.to_thread.run_sync(self.released.wait, 60)
+
+
+async def test_hangs_and_cannot_be_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relaykit.hooks.dispatch.LAST_MOMENT", 0.05)
+    bad = HangsInThreads()
+    async with relay_with(tmp_path, QUICK, bad=bad) as (relay, hooks):
+        try:
+            await lives(relay, hooks)
+            assert state_of(relay, "bad")[0] is PluginState.SWITCHED_OFF
+            async with open_talk(relay, "web") as talk:
+                for _ in range(2):
+                    with pytest.raises(Refused, match="'bad': its relaykit_check_prompt took longer than"):
+                        await talk.prompt("wait")
+                await talk.end()
+        finally:
+            bad.released.set()
 
 
 class Blocks:

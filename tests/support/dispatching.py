@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,10 @@ from relaykit.hooks.events import (
     WokeUp,
 )
 from relaykit.hooks.loader import load_plugins
+from relaykit.hooks.plugin_set import PluginSet
 from relaykit.meter import NO_METER, Meter
 from relaykit.session import CleanerResult, Outcome, Transition
+from relaykit.tasks import OwnedTasks
 from relaykit.testing import FakeClock
 from relaykit.testing.store_contract import make_session
 from support.plugin_sites import settings_from
@@ -57,6 +60,16 @@ def dispatcher(
     """Return a dispatcher over these plugins alone."""
     loaded = load_plugins(settings_from(directory), entry_points=(), extra=plugins)
     return Dispatcher(loaded, clock=FakeClock(), meter=meter, timeout=timeout)
+
+
+@asynccontextmanager
+async def dispatching(
+    directory: Path, *, meter: Meter = NO_METER, seconds: float = 5.0, **plugins: object
+) -> AsyncIterator[tuple[Dispatcher, PluginSet]]:
+    """Yield a dispatcher over these plugins alone, as a relay has it: with tasks that outlive who calls it."""
+    loaded = load_plugins(settings_from(directory), entry_points=(), extra=plugins)
+    async with OwnedTasks() as tasks:
+        yield Dispatcher(loaded, clock=FakeClock(), meter=meter, timeout=seconds, tasks=tasks), loaded
 
 
 async def hang(_event: object = None) -> None:
