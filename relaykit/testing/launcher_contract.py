@@ -286,6 +286,7 @@ async def _until(kind: Kind, agent: Agent) -> list[Frame]:
     frames: list[Frame] = []
     with anyio.fail_after(PATIENCE):
         while not any(frame.kind is kind for frame in frames):
+            await anyio.lowlevel.checkpoint()  # one that never waits is to fail, and not to hang
             received = await agent.receive()
             assert received, "`receive` returns at least one frame"
             frames += received
@@ -296,6 +297,7 @@ async def _until_the_end(agent: Agent) -> None:
     with anyio.fail_after(PATIENCE):
         try:
             while True:
-                await agent.receive()
+                await anyio.lowlevel.checkpoint()
+                assert await agent.receive(), "`receive` returns at least one frame, or raises EndOfStream"
         except anyio.EndOfStream:
             return

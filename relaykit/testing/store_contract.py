@@ -225,11 +225,11 @@ class StoreContract:
         for session_id in reversed(ids):
             await store.create(make_session(session_id))
         pages: list[list[str]] = []
-        after = ""
-        while len(page := _ids(await store.list(_ALL, after=after, limit=10))) == 10:
+        after: str | None = ""
+        while len(pages) < 4 and after is not None:  # and not for ever, whatever the store does
+            page = _ids(await store.list(_ALL, after=after, limit=10))
             pages.append(page)
-            after = page[-1]
-        pages.append(page)
+            after = page[-1] if len(page) == 10 else None
         assert pages == [ids[:10], ids[10:20], ids[20:]]
         assert _ids(await store.list(_ALL, after="s24")) == []
         assert _ids(await store.list(_ALL, after="s2", limit=2)) == ["s20", "s21"]

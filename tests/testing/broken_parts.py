@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
@@ -13,15 +13,26 @@ import pytest
 from relaykit.agent import Agent, AgentLauncher, AgentSpec, DirectoryWorkspace, LauncherFactory, Record, Say
 from relaykit.conversation import Frame, Journal, MemoryJournal
 from relaykit.hooks import StorageFactory
-from relaykit.session import CleanerResult, Handle, MemoryStore, Outcome, Phase, Session, Store
+from relaykit.session import (
+    CleanerResult,
+    Handle,
+    MemoryStore,
+    Outcome,
+    Phase,
+    Session,
+    SessionFilter,
+    Store,
+)
 from relaykit.testing import (
     Acquire,
     CleanerContract,
+    FakeAgent,
     FakeLauncher,
     IsGone,
     IsReleased,
     LauncherContract,
     StorageContract,
+    StoreContract,
     WorkspaceContract,
     make_session,
 )
@@ -203,7 +214,43 @@ class TestLeavesThem(FakeContract):
         return opened
 
 
+class HasNothingMoreToSay(FakeAgent):
+    """Says nothing where its end is to be said."""
+
+    async def receive(self) -> Sequence[Frame]:
+        return () if self.closed else await super().receive()
+
+
+class Silent(FakeLauncher):
+    async def launch(
+        self, spec: AgentSpec, session: Session, cwd: Path, record: Record, /, *, resume: bool = False
+    ) -> Agent:
+        agent = await super().launch(spec, session, cwd, record, resume=resume)
+        agent.__class__ = HasNothingMoreToSay
+        return agent
+
+
+class TestSilent(FakeContract):
+    @pytest.fixture
+    def fake(self) -> FakeLauncher:
+        return Silent()
+
+
 # ---------------------------------------------------------------- storages
+
+
+class PagesForEver(MemoryStore):
+    """Begins each page anew."""
+
+    async def list(self, where: SessionFilter, /, *, after: str = "", limit: int = 100) -> Sequence[Session]:
+        del after
+        return await super().list(where, limit=limit)
+
+
+class TestPagesForEver(StoreContract):
+    @pytest.fixture
+    def store(self) -> Store:
+        return PagesForEver()
 
 
 class Boastful(MemoryStore):

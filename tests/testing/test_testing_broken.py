@@ -48,6 +48,11 @@ CAUGHT = {
         "test_yes_is_said_where_it_is_offered",
     },
     "TestLeavesThem": {"test_leaving_the_launcher_ends_its_agents"},
+    "TestSilent": {"test_an_agent_that_is_closed_is_gone", "test_leaving_the_launcher_ends_its_agents"},
+    "TestPagesForEver": {
+        "test_pages_follow_each_other_without_a_gap",
+        "test_a_page_is_full_though_few_match",
+    },
     "TestForgetsAll": {"test_sessions_are_as_durable_as_it_says", "test_and_so_are_transcripts"},
     "TestForgetsWhatWasSaid": {"test_and_so_are_transcripts"},
     "TestKeepsNothingAndSaysSo": set[str](),
