@@ -237,9 +237,10 @@ class FakeAgent:
             end, failed = {"code": _INTERNAL_ERROR, "message": f"the script raised {error!r}"}, True
         finally:
             del self._turns[turn.ref]
-            if self._ended:
-                end, failed = {"code": _INTERNAL_ERROR, "message": self.farewell()}, True
-            self._put(Frame(Kind.TURN_END, _dump(end), turn.ref, "session/prompt", failed=failed))
+            if self._ended:  # the relay ends the turn, as of any agent that is gone
+                self._notify()
+            else:
+                self._put(Frame(Kind.TURN_END, _dump(end), turn.ref, "session/prompt", failed=failed))
 
     def _end(self, how: str) -> None:
         self._ended = self._ended or how

@@ -8,10 +8,11 @@ from pathlib import Path
 import anyio
 import pytest
 
+from relaykit.clock import SystemClock
 from relaykit.errors import ProgramNotFound, Refused, SettingsError, UnknownImplementation
 from relaykit.hooks import Refused as RefusedByHook
 from relaykit.hooks import hookimpl
-from relaykit.hooks.events import PromptRequest
+from relaykit.hooks.events import FellAsleep, PromptRequest
 from relaykit.relay import Relay
 from relaykit.session import CloseConnection, Manager, MemoryStore, Session, SessionState
 from relaykit.testing import (
@@ -26,6 +27,7 @@ from relaykit.testing import (
     open_talk,
     open_test_relay,
 )
+from support.relays import GIVEN, durable_storage
 
 pytest_plugins = "relaykit.testing.fixtures"
 pytestmark = pytest.mark.anyio
@@ -117,6 +119,36 @@ async def test_a_script_fails_and_crashes(
     assert_transitions(recording_hooks, *WHOLE_LIFE)
     assert "out of memory" in str(recording_hooks.transitions[-1].after.reason)
     assert [agent.closed for agent in fake_launcher.agents] == [True]
+
+
+async def test_an_agent_that_crashes_comes_back_where_it_can(tmp_path: Path) -> None:
+    fell: list[FellAsleep] = []
+
+    class Listens:
+        @hookimpl
+        async def relaykit_on_asleep(self, sleep: FellAsleep) -> None:
+            fell.append(sleep)
+
+    async def script(turn: FakeTurn) -> None:
+        if not turn.resumed:
+            turn.crash("out of memory")
+        await turn.say("here again")
+
+    launcher, storage = FakeLauncher(script, resumable=True), durable_storage()
+    async with (
+        open_test_relay(
+            tmp_path,
+            plugins={"listens": Listens(), GIVEN: storage},
+            toml=f'[relay]\nstorage = "{GIVEN}"\n',
+            launcher=launcher,
+            clock=SystemClock(),
+        ) as relay,
+        open_talk(relay) as talk,
+    ):
+        assert (await talk.prompt("crash")).failed  # ended by the relay: the agent says nothing any more
+        assert (await talk.prompt("hello")).text == "here again"
+        await talk.end()
+    assert [(sleep.crashed, "out of memory" in sleep.reason) for sleep in fell] == [(True, True)]
 
 
 async def test_an_agent_that_starts_slowly_and_one_that_does_not(tmp_path: Path) -> None:
