@@ -146,7 +146,7 @@ class _Examination:
                 tell = trouble if wanted else _warning
                 yield tell(
                     f"{name} is broken: {record.reason}",
-                    f"reinstall it, or put {record.name!r} into `disabled`",
+                    f"correct that, or reinstall it; or put {record.name!r} into `disabled`",
                 )
             elif record.state is PluginState.BLOCKED:
                 blocked = f"{name} is blocked: {record.reason}"
