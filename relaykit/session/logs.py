@@ -29,7 +29,7 @@ def log_state(session: Session, *, before: SessionState | None, at: datetime) ->
     """Log that a session has come to a state."""
     if not logger.isEnabledFor(logging.INFO):
         return
-    facts = _who(session)
+    facts, after = _who(session), ""
     if session.state is SessionState.CREATED:
         facts |= {"agent": session.agent, "project": session.project, "owner": session.owner}
     elif session.state in {SessionState.TERMINATING, SessionState.CLEANED}:
@@ -37,10 +37,11 @@ def log_state(session: Session, *, before: SessionState | None, at: datetime) ->
     if session.state is SessionState.CLEANED:
         seconds = (at - session.created_at).total_seconds()
         facts |= {"duration": round(seconds, 3), "messageCount": session.activity.message_count}
+        after = f", after {seconds:.3f} s and {session.activity.message_count} messages"
     why = f" ({session.reason})" if session.reason else ""
     logger.info(
-        "session %s (%s): %s -> %s%s",
-        *(session.id, session.agent_id, before or "nothing", session.state, why),
+        "session %s (%s): %s -> %s%s%s",
+        *(session.id, session.agent_id, before or "nothing", session.state, why, after),
         extra=_extra(_NAMES[session.state], facts),
     )
 

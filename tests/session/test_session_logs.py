@@ -46,7 +46,10 @@ async def test_a_life_is_five_events_with_their_facts(caplog: pytest.LogCaptureF
         ("session.terminating", {**who, **asked}),
         ("session.terminated", {**who, **asked, "duration": 90.5, "messageCount": 2}),
     ]
-    assert f"session {session.id} (auth): TERMINATING -> CLEANED (asked)" in caplog.messages
+    assert (
+        f"session {session.id} (auth): TERMINATING -> CLEANED (asked), after 90.500 s and 2 messages"
+        in caplog.messages
+    )
 
 
 async def test_a_message_is_told_and_not_what_it_says(caplog: pytest.LogCaptureFixture) -> None:

@@ -40,6 +40,14 @@ def test_a_question_shows_on_the_terminal_and_goes_once_it_is_answered(place: Pl
         assert re.search(r"\x1b\[\?1049l\s*$", watching.said)
 
 
+def test_who_is_ended_leaves_the_terminal_as_it_was(place: Place) -> None:
+    with started_in_terminal(place, "sessions", "list", "--watch", "0.1") as watching:
+        watching.expect("sessions, .* questions wait")
+        watching.interrupt(signal.SIGTERM)
+        assert watching.exit_code() == 128 + signal.SIGTERM
+        assert re.search(r"\x1b\[\?1049l\s*$", watching.said)
+
+
 def test_as_json_it_is_a_line_each_time(place: Place) -> None:
     with (
         started(place, "chat", "--role", "busy") as chat,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from relaykit_gateway.address import ClientError
 from relaykit_gateway.terminal.screen import Screen, Style, printable, shortened
@@ -69,11 +70,17 @@ def watch(
     if not sys.stdout.isatty():
         raise ClientError("--watch shows a table on a terminal; for a program, add --json")
     screen = Screen.on(sys.stdout)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _leave)  # else the terminal would keep the other screen
     screen.write(_BEGIN)
     try:
         _repeat(lambda: _draw(screen, look(), rates, state_of), seconds)
     finally:
         screen.write(_END)
+
+
+def _leave(number: int, _frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def _repeat(show: Callable[[], None], seconds: float) -> None:
