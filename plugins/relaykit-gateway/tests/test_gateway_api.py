@@ -217,7 +217,7 @@ async def test_routes_of_plugins(http: httpx.AsyncClient) -> None:
     assert (await http.get("/private")).text == "private"
 
 
-@pytest.mark.parametrize("path", ["/ws", "/api", "/api/mine", "/healthz", "/", "metrics"])
+@pytest.mark.parametrize("path", ["/ws", "/api", "/api/mine", "/healthz", "/"])
 async def test_a_route_that_clashes_is_an_error(tmp_path: Path, path: str) -> None:
     routes = Routes(Route(path=path, app=PlainTextResponse("mine")))
     async with open_gateway_relay(gateway_settings(tmp_path), serve=False, extra={"routes": routes}) as relay:
