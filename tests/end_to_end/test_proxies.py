@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import anyio
@@ -25,6 +26,7 @@ from support.servers import Server, relay
 
 RECIPES = Path(__file__).parents[2] / "examples" / "deployment"
 NAME = "relay.example.com"
+TAILNET = "machine.tailnet.ts.net"
 UPDATES = 2000
 SECONDS = 30.0
 
@@ -33,16 +35,19 @@ SECONDS = 30.0
 class Front:
     """A proxy with TLS in front of a relay, reached by a name that leads here."""
 
+    name: str
     port: int
     server: Server
     trust: ssl.SSLContext
 
-    def get(self, path: str) -> tuple[int, Mapping[str, str]]:
+    def get(
+        self, path: str, headers: Mapping[str, str] = MappingProxyType({})
+    ) -> tuple[int, Mapping[str, str]]:
         """Return the status and the headers of the answer."""
-        connection = http.client.HTTPSConnection(NAME, context=self.trust, timeout=SECONDS)
+        connection = http.client.HTTPSConnection(self.name, context=self.trust, timeout=SECONDS)
         reached = socket.create_connection(("127.0.0.1", self.port), SECONDS)
-        with self.trust.wrap_socket(reached, server_hostname=NAME) as connection.sock:
-            connection.request("GET", path, headers={"Connection": "close"})
+        with self.trust.wrap_socket(reached, server_hostname=self.name) as connection.sock:
+            connection.request("GET", path, headers={"Connection": "close", **headers})
             answer = connection.getresponse()
             answer.read()
             return answer.status, {name.lower(): value for name, value in answer.getheaders()}
@@ -50,12 +55,12 @@ class Front:
     def client(self, origin: str) -> connect:
         headers = {**self.server.headers, "Origin": origin}
         return connect(
-            f"wss://{NAME}/acp?agent=echo",
+            f"wss://{self.name}/acp?agent=echo",
             host="127.0.0.1",
             port=self.port,
             proxy=None,
             ssl=self.trust,
-            server_hostname=NAME,
+            server_hostname=self.name,
             additional_headers=headers,
             open_timeout=SECONDS,
         )
@@ -90,6 +95,25 @@ def caddy(scratch: Path, port: int, upstream: str) -> list[str]:
     ):
         assert recipe.count(shown) == 1
         recipe = recipe.replace(shown, here)
+    return run_caddy(scratch, port, recipe)
+
+
+def as_tailscale(scratch: Path, port: int, upstream: str) -> list[str]:
+    """Stand in for ``tailscale serve``, which needs an account: forward as ``ipn/ipnlocal/serve.go`` of Tailscale does.
+
+    The Host stays as it came; ``X-Forwarded-…`` and who it is in the tailnet are added.
+    """
+    return run_caddy(
+        scratch,
+        port,
+        f"{TAILNET} {{\n bind 127.0.0.1\n tls {scratch}/cert.pem {scratch}/key.pem\n"
+        f" reverse_proxy {upstream.removeprefix('http://')} {{\n"
+        "  header_up X-Forwarded-Host {host}\n  header_up X-Forwarded-Proto https\n"
+        "  header_up X-Forwarded-For 100.64.0.7\n  header_up Tailscale-User-Login me@example.com\n }\n}\n",
+    )
+
+
+def run_caddy(scratch: Path, port: int, recipe: str) -> list[str]:
     options = (
         "admin off",
         "auto_https disable_redirects",
@@ -100,22 +124,27 @@ def caddy(scratch: Path, port: int, upstream: str) -> list[str]:
     return ["caddy", "run", "--config", str(scratch / "Caddyfile"), "--adapter", "caddyfile"]
 
 
-@pytest.fixture(params=[nginx, caddy], ids=["nginx", "caddy"], scope="module")
+@pytest.fixture(
+    params=[("nginx", nginx, NAME), ("caddy", caddy, NAME), ("caddy", as_tailscale, TAILNET)],
+    ids=["nginx", "caddy", "as-tailscale"],
+    scope="module",
+)
 def front(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
-    make: Callable[[Path, int, str], list[str]] = request.param
-    for program in (make.__name__, "openssl"):
+    make: Callable[[Path, int, str], list[str]]
+    proxy, make, name = request.param
+    for program in (proxy, "openssl"):
         if shutil.which(program) is None:
             pytest.skip(f"SKIPPED: {program} is not installed here; .ci/run installs it")
     scratch = tmp_path_factory.mktemp("proxy")
-    certificate, _ = make_certificate(scratch, f"DNS:{NAME}")
+    certificate, _ = make_certificate(scratch, f"DNS:{name}")
     trust = ssl.create_default_context(cafile=str(certificate))
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]
-    variables = {"RELAYKIT_PLUGINS__GATEWAY__PUBLIC_URL": f"https://{NAME}"}
+    variables = {"RELAYKIT_PLUGINS__GATEWAY__PUBLIC_URL": f"https://{name}"}
     with relay(variables=variables) as server:
         upstream = server.url.replace("ws://", "http://").removesuffix("/ws")
         with running(make(scratch, port, upstream), scratch, port):
-            yield Front(port, server, trust)
+            yield Front(name, port, server, trust)
 
 
 @contextmanager
@@ -163,7 +192,7 @@ async def ask(
 @pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])  # the client's only one
 async def test_a_conversation_goes_through(front: Front) -> None:
-    async with front.client(f"https://{NAME}") as client:
+    async with front.client(f"https://{front.name}") as client:
         await ask(client, 1, "initialize", {"protocolVersion": 1, "clientCapabilities": {}})
         opened, _ = await ask(client, 2, "session/new", {"cwd": "/", "mcpServers": []})
         prompt = [{"type": "text", "text": f"/stream {UPDATES} 200"}]
@@ -192,3 +221,8 @@ def test_the_link_gives_a_cookie_for_this_name_alone(front: Front) -> None:
     assert (status, headers["location"]) == (303, "/")
     assert "secure" in headers["set-cookie"].lower()
     assert "httponly" in headers["set-cookie"].lower()
+
+
+def test_who_a_proxy_says_it_is_opens_nothing(front: Front) -> None:
+    said = {"X-Forwarded-For": "127.0.0.1", "Tailscale-User-Login": "me@example.com"}
+    assert front.get("/api/sessions", said)[0] == 401
