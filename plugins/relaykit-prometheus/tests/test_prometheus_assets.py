@@ -9,7 +9,8 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import anyio
 import pytest
@@ -217,45 +218,127 @@ def test_promtool_understands_every_expression_of_the_dashboard(tmp_path: Path) 
     promtool("check", "rules", file)
 
 
-# Of a series that goes on as `values` says, in Prometheus' own words: which alerts there are after how long.
-_CASES: Sequence[tuple[str, str, str, str, Mapping[str, str]]] = (
-    ("RelaykitDown", 'up{job="relaykit", instance="a"}', "1 1 0x10", "5m", {}),
-    (
-        "RelaykitAgentsCrash",
-        'relaykit_agent_crashes_total{job="relaykit", instance="a"}',
-        "0 1 2 3 4 5x20",
-        "15m",
-        {},
+class Case(NamedTuple):
+    """An alert, and what it is about.
+
+    :param values: of each series, how it goes on when something is wrong, in Prometheus' own words: a value a minute.
+    :param after: how long it takes until it fires.
+    :param labels: those that it fires with.
+    :param steady: how they go on when nothing is; by default at 0.
+    """
+
+    alert: str
+    values: Mapping[str, str]
+    after: str
+    labels: Mapping[str, str]
+    steady: Mapping[str, str] = MappingProxyType({})
+
+
+def series(name: str, **labels: str) -> str:
+    """Return a series of the relay that is asked about."""
+    said = {"job": "relaykit", "instance": "a", **labels}
+    matchers = ", ".join(f'{label}="{value}"' for label, value in said.items())
+    return f"{name}{{{matchers}}}"
+
+
+def only(case: str, name: str, values: str, after: str, *, grouped: bool = False, **labels: str) -> Case:
+    """Return the case of one series, with whose labels it fires unless they were added up."""
+    return Case(case, {series(name, **labels): values}, after, {} if grouped else labels)
+
+
+_STARTS, _FAILURES = "relaykit_agent_spawn_seconds_count", "relaykit_agent_spawn_failures_total"
+_APPENDS = "relaykit_storage_operation_seconds_bucket"
+
+CASES = (
+    Case("RelaykitDown", {series("up"): "1 1 0x10"}, "5m", {}, {series("up"): "1x40"}),
+    Case(
+        "RelaykitAgentsDoNotStart",
+        {
+            series(_FAILURES, agent="claude", error="ProgramNotFound"): "0 1 2 3 4x20",
+            series(_STARTS, agent="claude"): "0x40",
+        },
+        "10m",
+        {"agent": "claude"},
+        {  # it starts for the most part
+            series(_FAILURES, agent="claude", error="ProgramNotFound"): "0 1 2 3 4x20",
+            series(_STARTS, agent="claude"): "0+5x40",
+        },
     ),
-    (
+    only("RelaykitAgentsCrash", "relaykit_agent_crashes_total", "0 1 2 3 4 5x20", "15m"),
+    only(
+        "RelaykitInternalErrors",
+        "relaykit_session_terminations_total",
+        "0 0 1x30",
+        "10m",
+        cause="INTERNAL",
+    ),
+    only("RelaykitAgentsAreKilled", "relaykit_agent_shutdown_steps_total", "0+1x40", "30m", step="kill"),
+    only(
         "RelaykitCleanersFail",
-        'relaykit_cleanups_total{job="relaykit", instance="a", cleaner="worktree", outcome="FAILED"}',
+        "relaykit_cleanups_total",
         "0 0 1x30",
         "15m",
-        {"cleaner": "worktree", "outcome": "FAILED"},
+        cleaner="worktree",
+        outcome="FAILED",
     ),
-    (
-        "RelaykitSessionsDoNotEnd",
-        'relaykit_sessions{job="relaykit", instance="a", state="TERMINATING"}',
-        "0 2x40",
-        "30m",
-        {"state": "TERMINATING"},
-    ),
-    (
-        "RelaykitHookSwitchedOff",
-        'relaykit_hook_failures_total{job="relaykit", instance="a", plugin="p", hook="h", failure="switched_off"}',
-        "0 1x10",
-        "5m",
-        {"plugin": "p", "hook": "h", "failure": "switched_off"},
-    ),
-    (
+    only("RelaykitSessionsDoNotEnd", "relaykit_sessions", "0 2x40", "30m", state="TERMINATING"),
+    only("RelaykitQuestionsWait", "relaykit_questions_waiting", "0 1x40", "35m"),
+    only(
         "RelaykitStorageFails",
-        'relaykit_storage_errors_total{job="relaykit", instance="a", operation="journal_append"}',
+        "relaykit_storage_errors_total",
         "0 0 1 2 3x10",
         "5m",
+        operation="journal_append",
+    ),
+    Case(
+        "RelaykitStorageIsSlow",
+        {
+            series(_APPENDS, operation="journal_append", le="0.1"): "0x40",
+            series(_APPENDS, operation="journal_append", le="1"): "0+60x40",
+            series(_APPENDS, operation="journal_append", le="+Inf"): "0+60x40",
+        },
+        "20m",
         {"operation": "journal_append"},
+        {
+            series(_APPENDS, operation="journal_append", le="0.1"): "0+60x40",
+            series(_APPENDS, operation="journal_append", le="1"): "0+60x40",
+            series(_APPENDS, operation="journal_append", le="+Inf"): "0+60x40",
+        },
+    ),
+    only(
+        "RelaykitClientsStall", "relaykit_clients_stalled_total", "0+1x40", "15m", grouped=True, protocol="ws"
+    ),
+    only(
+        "RelaykitHookSwitchedOff",
+        "relaykit_hook_failures_total",
+        "0 1x10",
+        "5m",
+        plugin="p",
+        hook="relaykit_on_transition",
+        failure="switched_off",
+    ),
+    Case(
+        "RelaykitPolicyFails",
+        {
+            series(
+                "relaykit_hook_failures_total", plugin="p", hook="relaykit_check_prompt", failure="error"
+            ): "0 0 1x20"
+        },
+        "10m",
+        {"plugin": "p", "hook": "relaykit_check_prompt"},
+    ),
+    Case(
+        "RelaykitFileDescriptorsRunOut",
+        {series("process_open_fds"): "900x20", series("process_max_fds"): "1000x20"},
+        "10m",
+        {},
+        {series("process_open_fds"): "100x20", series("process_max_fds"): "1000x20"},
     ),
 )
+
+
+def test_there_is_a_case_of_every_alert() -> None:
+    assert [case.alert for case in CASES] == re.findall(r"alert: (\w+)", text_of(ALERTING))
 
 
 @needs_promtool
@@ -263,16 +346,17 @@ _CASES: Sequence[tuple[str, str, str, str, Mapping[str, str]]] = (
 def test_alerts_fire_when_they_should_and_not_before(tmp_path: Path) -> None:
     severity = dict(re.findall(r"alert: (\w+)[\s\S]*?severity: (\w+)", text_of(ALERTING)))
     tests = []
-    for alert, series, values, after, labels in _CASES:
-        fires = {"job": "relaykit", "instance": "a", "severity": severity[alert], **labels}
-        for quiet in (False, True):
-            steady = "1x40" if alert == "RelaykitDown" else "0x40"
-            expected = [] if quiet else [{"exp_labels": fires}]
+    for case in CASES:
+        fires = {"job": "relaykit", "instance": "a", "severity": severity[case.alert], **case.labels}
+        steady = case.steady or dict.fromkeys(case.values, "0x40")
+        for values, expected in ((case.values, [{"exp_labels": fires}]), (steady, [])):
             tests.append(
                 {
                     "interval": "1m",
-                    "input_series": [{"series": series, "values": steady if quiet else values}],
-                    "alert_rule_test": [{"eval_time": after, "alertname": alert, "exp_alerts": expected}],
+                    "input_series": [{"series": name, "values": each} for name, each in values.items()],
+                    "alert_rule_test": [
+                        {"eval_time": case.after, "alertname": case.alert, "exp_alerts": expected}
+                    ],
                 }
             )
     file = tmp_path / "tests.yml"
