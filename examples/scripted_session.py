@@ -10,7 +10,7 @@ import sys
 
 import anyio
 
-from relaykit_gateway.client import Question, Update, connect
+from relaykit.client import Question, Update, connect
 
 
 async def allow_once(question: Question) -> str | None:

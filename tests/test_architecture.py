@@ -26,7 +26,7 @@ LAYERS = [
     {"settings", "kinds", "sources"},
     {"hooks"},
     {"relay"},
-    {"commands", "__main__", "__init__"},
+    {"commands", "client", "__main__", "__init__"},
 ]
 """Each imports from its own layer and those before it. `testing` stands beside them: nothing imports it."""
 
