@@ -37,7 +37,7 @@ from relaykit.session.manager import Manager
 from relaykit.session.model import Json, Session, SessionState
 from relaykit.session.news import News
 from relaykit.settings import Settings
-from relaykit.tasks import OwnedTasks
+from relaykit.tasks import LazyEvent, OwnedTasks
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class LiveSession:
         self.doomed = ""  # why a session that an earlier relay has left is ended at once
         self.leaving = False  # the relay ends, and the session does not: it sleeps until the next one
         self.inherited = conversation.head  # the newest entry that was there before this life of the session
-        self.ended = anyio.Event()
+        self.ended = LazyEvent()
         self.rest = Rest(asleep=session.state is SessionState.ACTIVE)
         self.news = news
         self._manager = manager

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
 
-import anyio
-
 from relaykit.errors import SessionError
 from relaykit.session.cleaner import CleanerResult, Outcome
+from relaykit.tasks import LazyEvent
 
 
 class Presence(StrEnum):
@@ -53,7 +52,7 @@ class Rest:
         self._failures = 0
         self._wanted = False
         self._stopping = False  # what the agent has started may still run
-        self._changed = anyio.Event()
+        self._changed = LazyEvent()
 
     def move(self, presence: Presence) -> None:
         """Note where the agent is now, and wake who waits for that."""
@@ -155,5 +154,5 @@ class Rest:
             await self._changed.wait()
 
     def _notify(self) -> None:
-        changed, self._changed = self._changed, anyio.Event()
+        changed, self._changed = self._changed, LazyEvent()
         changed.set()

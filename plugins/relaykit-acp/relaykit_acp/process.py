@@ -10,6 +10,7 @@ from pathlib import Path
 
 import anyio
 
+from relaykit.tasks import LazyEvent
 from relaykit_acp import marked, processes
 from relaykit_acp.cgroups import AgentGroup
 from relaykit_acp.child import Child, start_child
@@ -52,7 +53,7 @@ class AgentProcess:
         mask: Mask,
     ) -> None:
         self.pid = child.pid
-        self.exited = anyio.Event()
+        self.exited = LazyEvent()
         self._child = child
         self._label = label
         self._marker = marker
@@ -60,7 +61,7 @@ class AgentProcess:
         self._mask = mask
         self._household = household
         self._last_words: list[str] = []
-        self._stderr_drained = anyio.Event()
+        self._stderr_drained = LazyEvent()
         self._background = anyio.CancelScope(shield=True)
         self._closed: anyio.Event | None = None  # made by who closes
 
