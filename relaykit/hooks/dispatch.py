@@ -99,8 +99,7 @@ class Dispatcher:
     deadline: an observer is switched off at once then, and a check refuses until it has ended.
 
     :param timeout: seconds that each implementation may take.
-    :param tasks: where implementations run; it outlives everything that is told or asked. Without, what cannot be
-        stopped is waited for.
+    :param tasks: where implementations run; it outlives everything that is told or asked.
     :param interests: of plugins that have said so, the only ``on`` hooks that are called.
     :param on_switch_off: called with plugin, hook and reason when an implementation was switched off.
     """
@@ -110,9 +109,9 @@ class Dispatcher:
         plugins: PluginSet,
         *,
         clock: Clock,
+        tasks: TaskGroup,
         meter: Meter = NO_METER,
         timeout: float = 5.0,
-        tasks: TaskGroup | None = None,
         interests: Mapping[str, Collection[str]] = MappingProxyType({}),
         on_switch_off: Callable[[str, str, str], None] | None = None,
     ) -> None:
@@ -256,16 +255,14 @@ class Dispatcher:
     async def _call(self, listener: _Listener, argument: object) -> _Call:
         """Run one implementation, until its deadline."""
         deadline = anyio.current_time() + self._timeout
-        call = _Call(anyio.CancelScope(deadline=deadline, shield=self._tasks is not None))
+        call = _Call(anyio.CancelScope(deadline=deadline, shield=True))
         if listener.stuck is not None and not listener.stuck.ended.is_set():
             return call  # as overrun: one more would wait for what that one waits for
         started = self._clock.monotonic()
-        if self._tasks is None:
-            await _run(listener, argument, call)
-        else:
-            self._tasks.start_soon(_run, listener, argument, call)
-            await self._until_over(call)
-            listener.stuck = None if call.ended.is_set() else call
+        self._tasks.start_soon(_run, listener, argument, call)
+        await self._until_over(call)
+        if not call.ended.is_set():  # else another session's call may be stuck all the same
+            listener.stuck = call
         seconds = self._clock.monotonic() - started
         self._meter.observe(HOOK_SECONDS, seconds, plugin=listener.plugin, hook=listener.hook)
         return call

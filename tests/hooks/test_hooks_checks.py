@@ -6,6 +6,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from anyio.abc import TaskGroup
 
 from relaykit.errors import Refused
 from relaykit.hooks.events import SessionRequest
@@ -23,17 +24,20 @@ from support.dispatching import (
 )
 from support.plugin_sites import RecordingMeter
 
+pytest_plugins = "support.hook_calls"
 pytestmark = pytest.mark.anyio
 
 
-async def test_returning_allows(tmp_path: Path) -> None:
+async def test_returning_allows(hook_calls: TaskGroup, tmp_path: Path) -> None:
     asked: list[str] = []
 
     async def allow(request: SessionRequest) -> None:
         asked.append(request.agent_id)
 
     hook = "relaykit_check_session"
-    await dispatcher(tmp_path, ant=plugin(hook, allow), bee=plugin(hook, allow)).check_session(REQUEST)
+    await dispatcher(tmp_path, hook_calls, ant=plugin(hook, allow), bee=plugin(hook, allow)).check_session(
+        REQUEST
+    )
     assert asked == ["auth", "auth"]
 
 
@@ -48,7 +52,7 @@ async def test_returning_allows(tmp_path: Path) -> None:
     ],
 )
 async def test_checks_fail_closed_and_the_first_refusal_ends_the_asking(
-    tmp_path: Path, failing: Callable[..., Awaitable[None]], why: str
+    hook_calls: TaskGroup, tmp_path: Path, failing: Callable[..., Awaitable[None]], why: str
 ) -> None:
     asked: list[str] = []
 
@@ -58,6 +62,7 @@ async def test_checks_fail_closed_and_the_first_refusal_ends_the_asking(
     hook = "relaykit_check_session"
     dispatch = dispatcher(
         tmp_path,
+        hook_calls,
         timeout=SHORT if failing is hang else 5.0,
         ant=plugin(hook, allow),
         bee=plugin(hook, failing),
@@ -71,24 +76,28 @@ async def test_checks_fail_closed_and_the_first_refusal_ends_the_asking(
 
 
 @pytest.mark.parametrize("hook", [hook for hook in EVENTS if hook.startswith("relaykit_check_")])
-async def test_every_check_refuses(tmp_path: Path, hook: str) -> None:
+async def test_every_check_refuses(hook_calls: TaskGroup, tmp_path: Path, hook: str) -> None:
     method, arguments = EVENTS[hook]
     with pytest.raises(Refused, match="refused by plugin 'guard': not today"):
-        await getattr(dispatcher(tmp_path, guard=plugin(hook, refuse)), method)(*arguments)
+        await getattr(dispatcher(tmp_path, hook_calls, guard=plugin(hook, refuse)), method)(*arguments)
 
 
-async def test_a_refusal_is_no_failure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_refusal_is_no_failure(
+    hook_calls: TaskGroup, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     meter = RecordingMeter()
-    dispatch = dispatcher(tmp_path, meter=meter, guard=plugin("relaykit_check_session", refuse))
+    dispatch = dispatcher(tmp_path, hook_calls, meter=meter, guard=plugin("relaykit_check_session", refuse))
     with pytest.raises(Refused), caplog.at_level(logging.ERROR):
         await dispatch.check_session(REQUEST)
     assert meter.failures("guard") == []
     assert not caplog.records
 
 
-async def test_a_check_is_never_switched_off(tmp_path: Path) -> None:
+async def test_a_check_is_never_switched_off(hook_calls: TaskGroup, tmp_path: Path) -> None:
     meter = RecordingMeter()
-    dispatch = dispatcher(tmp_path, meter=meter, timeout=SHORT, guard=plugin("relaykit_check_session", hang))
+    dispatch = dispatcher(
+        tmp_path, hook_calls, meter=meter, timeout=SHORT, guard=plugin("relaykit_check_session", hang)
+    )
     with anyio.fail_after(5):
         for _ in range(5):
             with pytest.raises(Refused):

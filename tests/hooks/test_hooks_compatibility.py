@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from anyio.abc import TaskGroup
 
 from relaykit.commands.announced import find_command
 from relaykit.errors import IncompatiblePlugin, PluginLoadError
@@ -20,6 +21,8 @@ from relaykit.session import Transition
 from relaykit.testing import FakeClock
 from support.dispatching import TRANSITION
 from support.plugin_sites import Site, imported, load
+
+pytest_plugins = "support.hook_calls"
 
 NEWER = f"v{API_VERSION + 1}"
 LISTENER = """
@@ -164,7 +167,7 @@ def plugin(hook: str, function: Callable[..., Awaitable[None]]) -> object:
 
 @pytest.mark.anyio
 async def test_a_deprecated_hook_warns_with_the_plugins_name_and_works(
-    tmp_path: Path, old_hook: str, caplog: pytest.LogCaptureFixture
+    hook_calls: TaskGroup, tmp_path: Path, old_hook: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     heard: list[Any] = []
 
@@ -181,14 +184,14 @@ async def test_a_deprecated_hook_warns_with_the_plugins_name_and_works(
     record = record_of(plugins, "pager")
     assert (record.state, record.hooks, record.reason) == (PluginState.LOADED, (old_hook,), use)
 
-    dispatcher = Dispatcher(plugins, clock=FakeClock())
+    dispatcher = Dispatcher(plugins, clock=FakeClock(), tasks=hook_calls)
     await dispatcher._tell(old_hook, TRANSITION)
     assert heard == [TRANSITION]
 
 
 @pytest.mark.anyio
 async def test_a_deprecated_argument_warns_with_the_plugins_name_and_is_given(
-    tmp_path: Path, old_argument: str, caplog: pytest.LogCaptureFixture
+    hook_calls: TaskGroup, tmp_path: Path, old_argument: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     heard: list[Any] = []
 
@@ -209,7 +212,7 @@ async def test_a_deprecated_argument_warns_with_the_plugins_name_and_is_given(
     assert record_of(loaded, "new").reason == ""
     assert "'new'" not in caplog.text
 
-    await Dispatcher(loaded, clock=FakeClock()).transitioned(TRANSITION)
+    await Dispatcher(loaded, clock=FakeClock(), tasks=hook_calls).transitioned(TRANSITION)
     assert heard == [("old", TRANSITION), ("new", TRANSITION), ("both", TRANSITION, TRANSITION)]
 
 

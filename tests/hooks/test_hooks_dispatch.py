@@ -11,12 +11,14 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 import pytest
+from anyio.abc import TaskGroup
 
 from relaykit.errors import Refused
 from relaykit.hooks import hookimpl
 from relaykit.hooks.dispatch import Dispatcher
 from relaykit.hooks.plugin_set import PluginSet, PluginState
 from relaykit.session import SessionState, Transition
+from relaykit.tasks import OwnedTasks
 from relaykit.testing import FakeClock
 from support.dispatching import (
     EVENTS,
@@ -24,7 +26,6 @@ from support.dispatching import (
     SHORT,
     TRANSITION,
     dispatcher,
-    dispatching,
     fail,
     fail_late,
     hang,
@@ -35,6 +36,7 @@ from support.dispatching import (
 from support.managers import make_manager, session_in
 from support.plugin_sites import RecordingMeter, load
 
+pytest_plugins = "support.hook_calls"
 pytestmark = pytest.mark.anyio
 
 
@@ -47,13 +49,13 @@ def test_every_asynchronous_hook_is_tried_here(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("hook", EVENTS)
-async def test_an_implementation_gets_what_it_names(tmp_path: Path, hook: str) -> None:
+async def test_an_implementation_gets_what_it_names(hook_calls: TaskGroup, tmp_path: Path, hook: str) -> None:
     method, arguments = EVENTS[hook]
     name = load(tmp_path)._manager.hook.__dict__[hook].spec.argnames[0]
     heard: list[Any] = []
     space: dict[str, Any] = {"heard": heard}
     exec(f"async def named({name}): heard.append({name})\nasync def bare(): heard.append('bare')", space)
-    dispatch = dispatcher(tmp_path, a=plugin(hook, space["named"]), b=plugin(hook, space["bare"]))
+    dispatch = dispatcher(tmp_path, hook_calls, a=plugin(hook, space["named"]), b=plugin(hook, space["bare"]))
     assert dispatch.listens_to(hook)
     await getattr(dispatch, method)(*arguments)
     assert heard[0] == "bare"
@@ -63,8 +65,8 @@ async def test_an_implementation_gets_what_it_names(tmp_path: Path, hook: str) -
         assert heard[1] is arguments[0]
 
 
-async def test_no_implementation_no_call(tmp_path: Path) -> None:
-    dispatch = dispatcher(tmp_path)
+async def test_no_implementation_no_call(hook_calls: TaskGroup, tmp_path: Path) -> None:
+    dispatch = dispatcher(tmp_path, hook_calls)
     assert not dispatch.listening
     for hook, (method, arguments) in EVENTS.items():
         assert not dispatch.listens_to(hook)
@@ -74,22 +76,22 @@ async def test_no_implementation_no_call(tmp_path: Path) -> None:
         assert not scope.cancelled_caught
 
 
-async def test_the_manager_asks_who_listens(tmp_path: Path) -> None:
+async def test_the_manager_asks_who_listens(hook_calls: TaskGroup, tmp_path: Path) -> None:
     for hook in ("relaykit_on_transition", "relaykit_on_cleanup_failed"):
-        assert dispatcher(tmp_path, a=plugin(hook, hang)).listening
-    assert not dispatcher(tmp_path, a=plugin("relaykit_on_turn_ended", hang)).listening
+        assert dispatcher(tmp_path, hook_calls, a=plugin(hook, hang)).listening
+    assert not dispatcher(tmp_path, hook_calls, a=plugin("relaykit_on_turn_ended", hang)).listening
 
 
-async def test_asking_for_a_hook_that_is_none(tmp_path: Path) -> None:
+async def test_asking_for_a_hook_that_is_none(hook_calls: TaskGroup, tmp_path: Path) -> None:
     for hook in ("relaykit_on_transitoin", "relaykit_register_routes"):
         with pytest.raises(KeyError):
-            dispatcher(tmp_path).listens_to(hook)
+            dispatcher(tmp_path, hook_calls).listens_to(hook)
 
 
 # ---------------------------------------------------------------- observers
 
 
-async def test_implementations_are_called_one_after_the_other(tmp_path: Path) -> None:
+async def test_implementations_are_called_one_after_the_other(hook_calls: TaskGroup, tmp_path: Path) -> None:
     heard: list[str] = []
 
     def teller(name: str) -> object:
@@ -100,7 +102,7 @@ async def test_implementations_are_called_one_after_the_other(tmp_path: Path) ->
 
         return plugin("relaykit_on_transition", tell)
 
-    dispatch = dispatcher(tmp_path, ant=teller("ant"), bee=teller("bee"))
+    dispatch = dispatcher(tmp_path, hook_calls, ant=teller("ant"), bee=teller("bee"))
     await dispatch.transitioned(TRANSITION)
     assert heard == ["bee begins", "bee ends", "ant begins", "ant ends"]
 
@@ -116,6 +118,7 @@ async def test_implementations_are_called_one_after_the_other(tmp_path: Path) ->
     ],
 )
 async def test_what_one_does_wrong_does_not_concern_the_next(
+    hook_calls: TaskGroup,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     failing: Callable[..., Awaitable[None]],
@@ -131,6 +134,7 @@ async def test_what_one_does_wrong_does_not_concern_the_next(
     hook = "relaykit_on_transition"
     dispatch = dispatcher(
         tmp_path,
+        hook_calls,
         meter=meter,
         timeout=SHORT if failing is hang else 5.0,
         ant=plugin(hook, listen),
@@ -150,7 +154,7 @@ async def test_what_one_does_wrong_does_not_concern_the_next(
 
 
 async def test_three_overruns_in_a_row_switch_an_observer_off(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    hook_calls: TaskGroup, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     calls: list[str] = []
     told: list[tuple[str, str, str]] = []
@@ -164,6 +168,7 @@ async def test_three_overruns_in_a_row_switch_an_observer_off(
     dispatch = Dispatcher(
         plugins,
         clock=FakeClock(),
+        tasks=hook_calls,
         meter=meter,
         timeout=SHORT,
         on_switch_off=lambda *what: told.append(what),
@@ -184,7 +189,7 @@ async def test_three_overruns_in_a_row_switch_an_observer_off(
 
 
 async def test_whoever_hears_of_the_switching_off_may_fail(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    hook_calls: TaskGroup, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     heard: list[str] = []
 
@@ -196,7 +201,9 @@ async def test_whoever_hears_of_the_switching_off_may_fail(
 
     hook = "relaykit_on_transition"
     plugins = load(tmp_path, ant=plugin(hook, listen), zebra=plugin(hook, hang))
-    dispatch = Dispatcher(plugins, clock=FakeClock(), timeout=SHORT, on_switch_off=fail_to_hear)
+    dispatch = Dispatcher(
+        plugins, clock=FakeClock(), tasks=hook_calls, timeout=SHORT, on_switch_off=fail_to_hear
+    )
     with anyio.fail_after(5):
         for _ in range(3):
             await dispatch.transitioned(TRANSITION)
@@ -204,14 +211,16 @@ async def test_whoever_hears_of_the_switching_off_may_fail(
     assert "the disk is full" in caplog.text
 
 
-async def test_overruns_that_are_not_in_a_row_switch_nothing_off(tmp_path: Path) -> None:
+async def test_overruns_that_are_not_in_a_row_switch_nothing_off(
+    hook_calls: TaskGroup, tmp_path: Path
+) -> None:
     outcomes = iter([hang, hang, fail, hang, hang])
 
     async def sometimes() -> None:
         await next(outcomes)()
 
     plugins = load(tmp_path, slow=plugin("relaykit_on_transition", sometimes))
-    dispatch = Dispatcher(plugins, clock=FakeClock(), timeout=SHORT)
+    dispatch = Dispatcher(plugins, clock=FakeClock(), tasks=hook_calls, timeout=SHORT)
     with anyio.fail_after(5):
         for _ in range(5):
             await dispatch.transitioned(TRANSITION)
@@ -219,7 +228,7 @@ async def test_overruns_that_are_not_in_a_row_switch_nothing_off(tmp_path: Path)
     assert dispatch.listening
 
 
-async def test_switching_off_leaves_the_plugins_other_hooks_on(tmp_path: Path) -> None:
+async def test_switching_off_leaves_the_plugins_other_hooks_on(hook_calls: TaskGroup, tmp_path: Path) -> None:
     class Plugin:
         @hookimpl
         async def relaykit_on_transition(self) -> None:
@@ -228,7 +237,7 @@ async def test_switching_off_leaves_the_plugins_other_hooks_on(tmp_path: Path) -
         @hookimpl
         async def relaykit_on_turn_ended(self) -> None: ...
 
-    dispatch = dispatcher(tmp_path, timeout=SHORT, half=Plugin())
+    dispatch = dispatcher(tmp_path, hook_calls, timeout=SHORT, half=Plugin())
     with anyio.fail_after(5):
         for _ in range(3):
             await dispatch.transitioned(TRANSITION)
@@ -236,9 +245,11 @@ async def test_switching_off_leaves_the_plugins_other_hooks_on(tmp_path: Path) -
     assert dispatch.listens_to("relaykit_on_turn_ended")
 
 
-async def test_concurrent_overruns_switch_off_once(tmp_path: Path) -> None:
+async def test_concurrent_overruns_switch_off_once(hook_calls: TaskGroup, tmp_path: Path) -> None:
     meter = RecordingMeter()
-    dispatch = dispatcher(tmp_path, meter=meter, timeout=SHORT, slow=plugin("relaykit_on_transition", hang))
+    dispatch = dispatcher(
+        tmp_path, hook_calls, meter=meter, timeout=SHORT, slow=plugin("relaykit_on_transition", hang)
+    )
     with anyio.fail_after(5):
         async with anyio.create_task_group() as tasks:
             for _ in range(6):
@@ -247,7 +258,9 @@ async def test_concurrent_overruns_switch_off_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("blocking", [True, False])
-async def test_ending_behind_the_deadline_is_an_overrun(tmp_path: Path, *, blocking: bool) -> None:
+async def test_ending_behind_the_deadline_is_an_overrun(
+    hook_calls: TaskGroup, tmp_path: Path, *, blocking: bool
+) -> None:
     meter = RecordingMeter()
 
     async def late() -> None:
@@ -257,12 +270,14 @@ async def test_ending_behind_the_deadline_is_an_overrun(tmp_path: Path, *, block
             with anyio.CancelScope(shield=True):
                 await anyio.sleep(2 * SHORT)
 
-    dispatch = dispatcher(tmp_path, meter=meter, timeout=SHORT, late=plugin("relaykit_on_transition", late))
+    dispatch = dispatcher(
+        tmp_path, hook_calls, meter=meter, timeout=SHORT, late=plugin("relaykit_on_transition", late)
+    )
     await dispatch.transitioned(TRANSITION)
     assert meter.failures("late") == ["overrun"]
 
 
-async def test_a_cancelled_caller_is_cancelled(tmp_path: Path) -> None:
+async def test_a_cancelled_caller_is_cancelled(hook_calls: TaskGroup, tmp_path: Path) -> None:
     started = anyio.Event()
     stopped = anyio.Event()
     meter = RecordingMeter()
@@ -274,7 +289,7 @@ async def test_a_cancelled_caller_is_cancelled(tmp_path: Path) -> None:
         finally:
             stopped.set()
 
-    dispatch = dispatcher(tmp_path, meter=meter, slow=plugin("relaykit_on_transition", listen))
+    dispatch = dispatcher(tmp_path, hook_calls, meter=meter, slow=plugin("relaykit_on_transition", listen))
     with anyio.fail_after(5):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(dispatch.transitioned, TRANSITION)
@@ -284,7 +299,7 @@ async def test_a_cancelled_caller_is_cancelled(tmp_path: Path) -> None:
     assert meter.failures("slow") == []
 
 
-# ---------------------------------------------------------------- in tasks that outlive the caller
+# ---------------------------------------------------------------- what cannot be ended
 
 
 @pytest.fixture
@@ -294,7 +309,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_impatient")
 async def test_an_observer_that_cannot_be_ended_is_left_to_itself(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, hook_calls: TaskGroup, caplog: pytest.LogCaptureFixture
 ) -> None:
     released, heard = threading.Event(), list[str]()
     meter, hook = RecordingMeter(), "relaykit_on_transition"
@@ -306,76 +321,91 @@ async def test_an_observer_that_cannot_be_ended_is_left_to_itself(
     async def listen() -> None:
         heard.append("bee")
 
-    with anyio.fail_after(10):
-        async with dispatching(
-            tmp_path, meter=meter, seconds=SHORT, ant=plugin(hook, listen), stuck=plugin(hook, stuck)
-        ) as (dispatch, plugins):
-            try:
-                for _ in range(3):
-                    await dispatch.transitioned(TRANSITION)
-                assert heard == ["stuck", "bee", "bee", "bee"]
-                assert meter.failures("stuck") == ["overrun", "switched_off"]
-                state, reason = plugins.records[-1].state, plugins.records[-1].reason
-                assert state is PluginState.SWITCHED_OFF
-                assert reason == f"its {hook} took longer than {SHORT:g} s, and could not be ended"
-                dispatch.leave()
-                assert f"'stuck': its {hook} has not ended, and cannot be" in caplog.text
-            finally:
-                released.set()
+    plugins = load(tmp_path, ant=plugin(hook, listen), stuck=plugin(hook, stuck))
+    dispatch = Dispatcher(plugins, clock=FakeClock(), tasks=hook_calls, meter=meter, timeout=SHORT)
+    try:
+        with anyio.fail_after(10):
+            for _ in range(3):
+                await dispatch.transitioned(TRANSITION)
+        assert heard == ["stuck", "bee", "bee", "bee"]
+        assert meter.failures("stuck") == ["overrun", "switched_off"]
+        assert state_of_last(plugins) is PluginState.SWITCHED_OFF
+        assert (
+            plugins.records[-1].reason == f"its {hook} took longer than {SHORT:g} s, and could not be ended"
+        )
+        dispatch.leave()
+        assert f"'stuck': its {hook} has not ended, and cannot be" in caplog.text
+    finally:
+        released.set()
 
 
 @pytest.mark.usefixtures("_impatient")
-async def test_a_check_that_cannot_be_ended_refuses_until_it_has(tmp_path: Path) -> None:
+async def test_a_check_that_cannot_be_ended_refuses_until_it_has(
+    tmp_path: Path, hook_calls: TaskGroup
+) -> None:
     calls: list[threading.Event] = []
+    over = anyio.Event()
 
     async def stuck() -> None:
         calls.append(threading.Event())
         await anyio.to_thread.run_sync(calls[-1].wait, 20)
         over.set()
 
-    over = anyio.Event()
-    with anyio.fail_after(10):
-        async with dispatching(tmp_path, seconds=SHORT, stuck=plugin("relaykit_check_session", stuck)) as (
-            dispatch,
-            _,
-        ):
-            try:
-                for _ in range(3):
-                    with pytest.raises(Refused, match="took longer than"):
-                        await dispatch.check_session(REQUEST)
-                assert len(calls) == 1  # and not a thread for each that asks
-                calls[0].set()
-                await over.wait()
-                await anyio.wait_all_tasks_blocked()
+    dispatch = dispatcher(tmp_path, hook_calls, timeout=SHORT, stuck=plugin("relaykit_check_session", stuck))
+    try:
+        with anyio.fail_after(10):
+            for _ in range(3):
                 with pytest.raises(Refused, match="took longer than"):
                     await dispatch.check_session(REQUEST)
-                assert len(calls) == 2
-            finally:
-                for call in calls:
-                    call.set()
+            assert len(calls) == 1  # and not a thread for each that asks
+            calls[0].set()
+            await over.wait()
+            await anyio.wait_all_tasks_blocked()
+            with pytest.raises(Refused, match="took longer than"):
+                await dispatch.check_session(REQUEST)
+            assert len(calls) == 2
+    finally:
+        for call in calls:
+            call.set()
 
 
-@pytest.mark.parametrize("hook", ["relaykit_on_transition", "relaykit_check_session"])
-async def test_what_is_done_for_a_caller_that_is_cancelled_is_cancelled_too(
-    tmp_path: Path, hook: str
+async def test_a_call_that_ends_well_does_not_hide_one_that_is_stuck(
+    tmp_path: Path, hook_calls: TaskGroup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    started, stopped = anyio.Event(), anyio.Event()
+    monkeypatch.setattr("relaykit.hooks.dispatch.LAST_MOMENT", 0.01)
+    overrun, given_up, released = anyio.Event(), anyio.Event(), anyio.Event()
+    calls: list[str] = []
 
-    async def listen() -> None:
-        started.set()
+    async def check() -> None:
+        calls.append("it is asked")
+        if len(calls) > 1:
+            return await given_up.wait()
         try:
             await anyio.sleep_forever()
         finally:
-            stopped.set()
+            overrun.set()
+            with anyio.CancelScope(shield=True):
+                await released.wait()
 
-    method, arguments = EVENTS[hook]
-    with anyio.fail_after(5):
-        async with dispatching(tmp_path, slow=plugin(hook, listen)) as (dispatch, _):
+    dispatch = dispatcher(tmp_path, hook_calls, timeout=0.5, guard=plugin("relaykit_check_session", check))
+
+    async def ask_in_vain() -> None:
+        with pytest.raises(Refused, match="took longer than"):
+            await dispatch.check_session(REQUEST)
+        given_up.set()
+
+    try:
+        with anyio.fail_after(10):
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(getattr(dispatch, method), *arguments)
-                await started.wait()
-                tasks.cancel_scope.cancel()
-            assert stopped.is_set()
+                tasks.start_soon(ask_in_vain)
+                await overrun.wait()
+                await dispatch.check_session(
+                    REQUEST
+                )  # it begins before the other is given up, and ends behind
+            await ask_in_vain()
+        assert len(calls) == 2
+    finally:
+        released.set()
 
 
 async def test_hooks_are_told_also_while_the_host_is_cancelled(tmp_path: Path) -> None:
@@ -385,10 +415,9 @@ async def test_hooks_are_told_also_while_the_host_is_cancelled(tmp_path: Path) -
         await anyio.lowlevel.checkpoint()
         heard.append("told")
 
-    async with dispatching(tmp_path, ant=plugin("relaykit_on_transition", listen)) as (dispatch, _):
-        dispatch_tasks = dispatch._tasks
-        assert dispatch_tasks is not None
-        dispatch_tasks.cancel_scope.cancel()
+    async with OwnedTasks() as tasks:
+        dispatch = dispatcher(tmp_path, tasks, ant=plugin("relaykit_on_transition", listen))
+        tasks.cancel_scope.cancel()
         with anyio.CancelScope(shield=True), anyio.fail_after(5):
             await dispatch.transitioned(TRANSITION)
     assert heard == ["told"]
@@ -397,7 +426,7 @@ async def test_hooks_are_told_also_while_the_host_is_cancelled(tmp_path: Path) -
 # ---------------------------------------------------------------- with a real Manager
 
 
-async def test_a_hook_may_call_the_manager_for_its_own_session(tmp_path: Path) -> None:
+async def test_a_hook_may_call_the_manager_for_its_own_session(hook_calls: TaskGroup, tmp_path: Path) -> None:
     versions: list[tuple[int, str]] = []
     over = anyio.Event()
 
@@ -414,7 +443,7 @@ async def test_a_hook_may_call_the_manager_for_its_own_session(tmp_path: Path) -
 
     followed: list[int] = []
     hook = "relaykit_on_transition"
-    dispatch = dispatcher(tmp_path, ant=plugin(hook, follow), bee=plugin(hook, end_it))
+    dispatch = dispatcher(tmp_path, hook_calls, ant=plugin(hook, follow), bee=plugin(hook, end_it))
     with anyio.fail_after(5):
         async with make_manager(hooks=dispatch) as manager:
             session = await session_in(SessionState.ACTIVE, manager)
@@ -427,7 +456,7 @@ async def test_a_hook_may_call_the_manager_for_its_own_session(tmp_path: Path) -
 
 @pytest.mark.parametrize("failing", [fail, hang, let_a_cancellation_out])
 async def test_no_hook_changes_what_becomes_of_a_session(
-    tmp_path: Path, failing: Callable[..., Awaitable[None]]
+    hook_calls: TaskGroup, tmp_path: Path, failing: Callable[..., Awaitable[None]]
 ) -> None:
     heard: list[str] = []
 
@@ -437,6 +466,7 @@ async def test_no_hook_changes_what_becomes_of_a_session(
     hook = "relaykit_on_transition"
     dispatch = dispatcher(
         tmp_path,
+        hook_calls,
         timeout=SHORT if failing is hang else 5.0,
         ant=plugin(hook, follow),
         bee=plugin(hook, failing),

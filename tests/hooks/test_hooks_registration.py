@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from anyio.abc import TaskGroup
 
 from relaykit.agent.launcher import AgentSpec
 from relaykit.agent.workspace import DirectoryWorkspace, InPlaceWorkspace
@@ -21,6 +22,8 @@ from relaykit.session import CloseAgent, CloseConnection, MemoryStore
 from relaykit.settings import setting
 from relaykit.testing import FakeClock, FakeIds
 from support.plugin_sites import RecordingMeter, load, settings_from
+
+pytest_plugins = "support.hook_calls"
 
 Register = Callable[..., Any]
 
@@ -231,7 +234,10 @@ class Interested:
     async def relaykit_check_mode(self) -> None: ...
 
 
-def test_only_the_hooks_that_a_plugin_is_interested_in_are_called_and_all_its_checks(tmp_path: Path) -> None:
+@pytest.mark.anyio
+async def test_only_the_hooks_that_a_plugin_is_interested_in_are_called_and_all_its_checks(
+    hook_calls: TaskGroup, tmp_path: Path
+) -> None:
     hooks = ("relaykit_on_turn_ended", "relaykit_on_awake", "relaykit_check_mode")
     for interests, called in (
         (None, (True, True, True)),
@@ -240,11 +246,11 @@ def test_only_the_hooks_that_a_plugin_is_interested_in_are_called_and_all_its_ch
     ):
         plugins = load(tmp_path, pager=Interested(interests))
         interested = plugins.interests(contexts_of(tmp_path))
-        dispatcher = Dispatcher(plugins, clock=FakeClock(), interests=interested)
+        dispatcher = Dispatcher(plugins, clock=FakeClock(), tasks=hook_calls, interests=interested)
         assert tuple(map(dispatcher.listens_to, hooks)) == called
         other = load(tmp_path, pager=Interested([]), other=Interested(interests))
         interested = other.interests(contexts_of(tmp_path))
-        dispatcher = Dispatcher(other, clock=FakeClock(), interests=interested)
+        dispatcher = Dispatcher(other, clock=FakeClock(), tasks=hook_calls, interests=interested)
         assert tuple(map(dispatcher.listens_to, hooks)) == called
 
 

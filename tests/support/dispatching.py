@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import anyio
+from anyio.abc import TaskGroup
 
 from relaykit.conversation.frame import Frame, Kind
 from relaykit.errors import Refused
@@ -31,10 +31,8 @@ from relaykit.hooks.events import (
     WokeUp,
 )
 from relaykit.hooks.loader import load_plugins
-from relaykit.hooks.plugin_set import PluginSet
 from relaykit.meter import NO_METER, Meter
 from relaykit.session import CleanerResult, Outcome, Transition
-from relaykit.tasks import OwnedTasks
 from relaykit.testing import FakeClock
 from relaykit.testing.store_contract import make_session
 from support.plugin_sites import settings_from
@@ -55,21 +53,14 @@ def plugin(hook: str, function: Callable[..., Awaitable[None]]) -> object:
 
 
 def dispatcher(
-    directory: Path, *, meter: Meter = NO_METER, timeout: float = 5.0, **plugins: object
+    directory: Path, tasks: TaskGroup, *, meter: Meter = NO_METER, timeout: float = 5.0, **plugins: object
 ) -> Dispatcher:
-    """Return a dispatcher over these plugins alone."""
-    loaded = load_plugins(settings_from(directory), entry_points=(), extra=plugins)
-    return Dispatcher(loaded, clock=FakeClock(), meter=meter, timeout=timeout)
+    """Return a dispatcher over these plugins alone.
 
-
-@asynccontextmanager
-async def dispatching(
-    directory: Path, *, meter: Meter = NO_METER, seconds: float = 5.0, **plugins: object
-) -> AsyncIterator[tuple[Dispatcher, PluginSet]]:
-    """Yield a dispatcher over these plugins alone, as a relay has it: with tasks that outlive who calls it."""
+    :param tasks: of the fixture `hook_calls`, in `support.hook_calls`.
+    """
     loaded = load_plugins(settings_from(directory), entry_points=(), extra=plugins)
-    async with OwnedTasks() as tasks:
-        yield Dispatcher(loaded, clock=FakeClock(), meter=meter, timeout=seconds, tasks=tasks), loaded
+    return Dispatcher(loaded, clock=FakeClock(), tasks=tasks, meter=meter, timeout=timeout)
 
 
 async def hang(_event: object = None) -> None:

@@ -19,6 +19,7 @@ from relaykit.hooks.meters import Meters
 from relaykit.hooks.registration import PluginContext, Route
 from relaykit.session import Manager, MemoryStore, Store
 from relaykit.settings import Settings, load_settings
+from relaykit.tasks import OwnedTasks
 from relaykit.testing import FakeClock, FakeIds
 from support.managers import make_manager
 
@@ -141,7 +142,8 @@ async def open_measured(
     for provided in loaded.meters(contexts).values():
         meter.add(provided.plugin, provided.value)
     routes = [provided.value for provided in loaded.routes(contexts).values()]
-    dispatcher = Dispatcher(loaded, clock=clock, meter=meter, timeout=hook_timeout)
-    manage = partial(make_manager, clock=clock, hooks=dispatcher, meter=meter)
-    async with manage(store=MemoryStore() if store is None else store) as manager:
-        yield Measured(manager, meter, clock, routes)
+    async with OwnedTasks() as tasks:
+        dispatcher = Dispatcher(loaded, clock=clock, tasks=tasks, meter=meter, timeout=hook_timeout)
+        manage = partial(make_manager, clock=clock, hooks=dispatcher, meter=meter)
+        async with manage(store=MemoryStore() if store is None else store) as manager:
+            yield Measured(manager, meter, clock, routes)
