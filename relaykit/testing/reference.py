@@ -24,7 +24,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from importlib import import_module
 from pathlib import Path
@@ -80,7 +80,7 @@ def with_tables(text: str) -> str:
         else:
             names = {record.name: record.hooks for record in plugins.records}
             rows = _hooks_of(subject, _found("plugin", subject, names), plugins)
-        return f"{block['begin']}{_table(rows)}\n{block['end']}"
+        return f"{block['begin']}{markdown_table(rows)}\n{block['end']}"
 
     if len(_MARK.findall(text)) != 2 * len(_BLOCK.findall(text)):
         raise RelaykitError("a mark of settings, hooks or metrics has no other half")
@@ -159,18 +159,23 @@ def _metrics(module: str) -> Iterator[Row]:
     for figure in declared:
         if isinstance(figure, Figure):
             kind = f"{figure.kind}, {figure.unit}" if figure.unit else figure.kind
-            labels = (
-                f"`{label}`: {', '.join(values)}" if values else f"`{label}`"
-                for label, values in figure.labels.items()
-            )
-            yield (f"`{figure.name}`", kind, "; ".join(labels), figure.help)
+            yield (f"`{figure.name}`", kind, labels_of(figure), figure.help)
 
 
 def _first_line(function: object) -> str:
     return (inspect.getdoc(function) or "").partition("\n")[0].replace("``", "`")
 
 
-def _table(rows: Iterator[Row]) -> str:
+def labels_of(figure: Figure) -> str:
+    """Return a figure's labels and their values, for a cell of a table."""
+    return "; ".join(
+        f"`{label}`: {', '.join(values)}" if values else f"`{label}`"
+        for label, values in figure.labels.items()
+    )
+
+
+def markdown_table(rows: Iterable[Row]) -> str:
+    """Return rows as a table in Markdown; the first is its head."""
     head, *body = rows
     lines = [f"| {' | '.join(_escaped(row))} |" for row in (head, *body)]
     return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])

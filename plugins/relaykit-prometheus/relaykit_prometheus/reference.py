@@ -18,6 +18,7 @@ from relaykit.hooks.loader import load_plugins
 from relaykit.meter import FIGURES, Figure, FigureKind
 from relaykit.relay import open_relay
 from relaykit.settings import load_settings
+from relaykit.testing.reference import labels_of, markdown_table
 from relaykit_prometheus import PrometheusPlugin
 from relaykit_prometheus.meter import buckets_of, name_of
 from relaykit_prometheus.metrics import BUILD_INFO
@@ -50,10 +51,13 @@ async def known_figures() -> Sequence[Figure]:
 def table(figures: Sequence[Figure]) -> str:
     """Return the table, as Markdown."""
     name, help_, label = BUILD_INFO
-    rows = [("name", "type", "labels", "what it says"), ("---",) * 4]
-    rows += [(f"`{name_of(figure)}`", _type(figure), _labels(figure), figure.help) for figure in figures]
-    rows.append((f"`{name}`", "gauge", f"`{label}`", help_))
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return markdown_table(
+        [
+            ("name", "type", "labels", "what it says"),
+            *((f"`{name_of(figure)}`", _type(figure), labels_of(figure), figure.help) for figure in figures),
+            (f"`{name}`", "gauge", f"`{label}`", help_),
+        ]
+    )
 
 
 def with_table(text: str, figures: Sequence[Figure]) -> str:
@@ -73,13 +77,6 @@ def _type(figure: Figure) -> str:
         return figure.kind
     buckets = buckets_of(figure)
     return f"histogram, {buckets[0]:g} … {buckets[-1]:g}"
-
-
-def _labels(figure: Figure) -> str:
-    return "; ".join(
-        f"`{label}`: {', '.join(values)}" if values else f"`{label}`"
-        for label, values in figure.labels.items()
-    )
 
 
 def main() -> None:
