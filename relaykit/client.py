@@ -5,17 +5,15 @@
     from relaykit.client import Update, connect
 
 It is part of relaykit-gateway, which announces it in the entry point group ``relaykit.client``: core imports no plugin,
-and whoever builds a gateway of their own can bring a client of their own under this name.
+and whoever builds a gateway of their own can bring a client of their own under this name. So type checkers see nothing
+of it here: where they are to, import `relaykit_gateway.client`.
 """
 
 from __future__ import annotations
 
 from functools import cache
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from relaykit_gateway.client import *  # noqa: F403 -- for who checks types: what the usual one has
+from typing import Any
 
 GROUP = "relaykit.client"
 
